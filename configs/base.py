@@ -1,0 +1,112 @@
+"""The base of every config, and the one loader: YAML, then `key=value` overrides, then strict validation.
+
+A YAML file holds only what differs from the defaults. An unknown key is an error that names the dotted key and the
+nearest valid one; so is a value out of bounds.
+"""
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class ConfigError(ValueError):
+    """A config file or an override cannot be used; the message names the file, the dotted key and what is expected."""
+
+
+class Config(BaseModel):
+    """Base of every config: unknown keys are errors, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(schema: type[C], path: Path | str, overrides: typing.Sequence[str] = ()) -> C:
+    """Read `path`, apply overrides such as `optim.learning_rate=1e-5`, validate against `schema`.
+
+    Raises ConfigError naming the file and the dotted key.
+    """
+    tree = _read_yaml(Path(path))
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(schema, tree, origin=str(path))
+
+
+def parse_config(schema: type[C], tree: dict[str, Any], *, origin: str) -> C:
+    """Validate a nested dict; `origin` names where it came from in the error message."""
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(schema, dict(detail)) for detail in error.errors(include_url=False)]
+        raise ConfigError(f"{origin}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, separator, value = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"override {override!r}: expected key=value, for example optim.learning_rate=1e-5")
+    *parents, leaf = dotted.split(".")
+    node = tree
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {key!r} is a value, not a group of keys")
+    node[leaf] = yaml.safe_load(value)
+
+
+def _explain(schema: type[Config], detail: dict[str, Any]) -> str:
+    location = [part for part in detail["loc"] if isinstance(part, str)]
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] != "extra_forbidden":
+        return f"{key}: {detail['msg']} (got {detail.get('input')!r})"
+    known = _known_keys(schema, location[:-1])
+    nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
+    hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])!r}?" if nearest else ""
+    return f"unknown key {key!r}{hint}"
+
+
+def _known_keys(schema: type[Config], path: list[str]) -> list[str]:
+    """Field names of the config found by walking `path`; a discriminator tag in `path` picks a union's member."""
+    candidates: list[type[Config]] = [schema]
+    for part in path:
+        children = [c for cls in candidates if part in cls.model_fields for c in _config_types(cls, part)]
+        tagged = [c for c in candidates if part in _tags(c)]
+        candidates = children or tagged or candidates
+    return sorted({name for cls in candidates for name in cls.model_fields})
+
+
+def _config_types(cls: type[Config], field: str) -> list[type[Config]]:
+    pending, found = [cls.model_fields[field].annotation], []
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+            if issubclass(annotation, Config):
+                found.append(annotation)
+        else:
+            pending.extend(typing.get_args(annotation))
+    return found
+
+
+def _tags(cls: type[Config]) -> tuple[Any, ...]:
+    field = cls.model_fields.get("type")
+    return typing.get_args(field.annotation) if field else ()

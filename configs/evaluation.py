@@ -1,0 +1,33 @@
+"""Evaluation of one checkpoint on one split, with its controls."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.base import Config
+from configs.data import DataConfig
+
+
+class EvaluationConfig(Config):
+    """`python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint`."""
+
+    checkpoint: str
+    """Checkpoint folder, or an export."""
+    out: str
+    """Folder for predictions.jsonl, predictions_wrong_query.jsonl, metrics.json and report.md."""
+    data: DataConfig
+    split: str = "test"
+    max_samples: Annotated[int, Field(ge=1)] | None = None
+    """Only the first samples of the split; None takes all."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """Who writes the answers; greedy in both."""
+    max_completion_length: Annotated[int, Field(ge=4)] = 32
+    max_model_len: Annotated[int, Field(ge=64)] = 8192
+    """Of the vLLM engine."""
+    wrong_query: bool = True
+    """Also answer each video with another sample's query."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    num_resamples: Annotated[int, Field(ge=100)] = 2000
+    """Bootstrap resamples of the 95 % intervals."""
+    seed: int = 0

@@ -1,0 +1,54 @@
+"""What is trained: the backbone and the `bridge` grounder (STSB, ETA, QGSL; drawn in model/bridge_grounder.py)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.base import Config
+
+
+class BridgeConfig(Config):
+    """The `bridge` grounder. The paper's method section is not public to us; widths and counts are our choice."""
+
+    num_queries: Annotated[int, Field(ge=1)] = 8
+    """K, the bridging queries appended after the answer (STSB)."""
+    num_taps: Annotated[int, Field(ge=1)] = 4
+    """M, the LLM layers whose query states are mixed; spread evenly, the last layer included."""
+    width: Annotated[int, Field(ge=16)] = 256
+    """Decoder width; 256 as in DETR and the STVG decoders descended from it."""
+    num_layers: Annotated[int, Field(ge=1)] = 6
+    num_heads: Annotated[int, Field(ge=1)] = 8
+    ffn_width: Annotated[int, Field(ge=16)] = 2048
+    features: Literal["merged", "patches"] = "patches"
+    """Vision features that the decoder reads: after the 2x2 merger, or the denser patches before it."""
+    interactive: bool = True
+    """Two-way attention between a frame's query and the bridging queries; False lets only the frame query read."""
+    temporal_alignment: bool = True
+    """ETA: align bridging queries with frames, and pool the aligned frames into the queries."""
+
+
+class LossConfig(Config):
+    """Weights of the supervised losses. L1 5 and GIoU 2 as in DETR (2005.12872, appendix A.4) and TubeDETR."""
+
+    text: Annotated[float, Field(ge=0)] = 1.0
+    box_l1: Annotated[float, Field(ge=0)] = 5.0
+    box_giou: Annotated[float, Field(ge=0)] = 2.0
+    presence: Annotated[float, Field(ge=0)] = 1.0
+    """Our choice."""
+    alignment: Annotated[float, Field(ge=0)] = 1.0
+    """ETA's BCE over frames; our choice."""
+    contrast: Annotated[float, Field(ge=0)] = 0.1
+    """ETA's InfoNCE over frames; our choice."""
+
+
+class ModelConfig(Config):
+    """Backbone and grounder."""
+
+    backbone: str = "Qwen/Qwen3-VL-4B-Instruct"
+    """A Hugging Face name or a folder: any Qwen3-VL checkpoint."""
+    grounder: Literal["bridge"] = "bridge"
+    bridge: BridgeConfig = BridgeConfig()
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    freeze_vision: bool = True
+    gradient_checkpointing: bool = False

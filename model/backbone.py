@@ -1,0 +1,238 @@
+"""The video MLLM. The only file that knows the internals of Hugging Face's Qwen3-VL.
+
+Contracts with transformers 5.17 (tests/test_model_backbone.py fails when upstream moves): `Qwen3VLModel` has `visual`,
+`language_model` and `get_rope_index`; the vision tower returns merged features as `pooler_output`, patches before the
+merger as `last_hidden_state` (patches of one merged cell are consecutive), and DeepStack features; the text model takes
+`visual_pos_masks` and `deepstack_visual_embeds`.
+
+Shapes: B rows, V vision inputs, L tokens, T temporal patches, S cells of one temporal patch, D width of the LLM,
+C width of the vision features, N scored tokens, M tapped layers.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class VisionFeatures:
+    """Output of the vision tower for V inputs, each a tensor of its own length.
+
+    merged: [cells, D], what the LLM reads. deepstack: [layer][input] of the same shape. patches: [cells * merge^2, C].
+    grid_V3: (time, height, width) in patches.
+    """
+
+    merged: tuple[Tensor, ...]
+    deepstack: tuple[tuple[Tensor, ...], ...]
+    patches: tuple[Tensor, ...]
+    grid_V3: Tensor
+    merge: int
+
+    def select(self, index: Tensor) -> "VisionFeatures":
+        """The features of one input per row."""
+        rows = index.tolist()
+        return VisionFeatures(
+            merged=tuple(self.merged[i] for i in rows),
+            deepstack=tuple(tuple(layer[i] for i in rows) for layer in self.deepstack),
+            patches=tuple(self.patches[i] for i in rows),
+            grid_V3=self.grid_V3[index],
+            merge=self.merge,
+        )
+
+    def cells(self, row: int, kind: str) -> tuple[Tensor, Tensor]:
+        """Features of one input as [T, S, C] and the centre (x, y) in [0, 1] of each of the S cells, [S, 2]."""
+        time, height, width = self.grid_V3[row].tolist()
+        if kind == "merged":
+            flat, rows, columns = self.merged[row], height // self.merge, width // self.merge
+            y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        else:
+            flat, rows, columns = self.patches[row], height, width
+            y, x = _patch_coordinates(height, width, self.merge)
+        centres = torch.stack([(x.flatten() + 0.5) / columns, (y.flatten() + 0.5) / rows], dim=-1)
+        return flat.reshape(time, rows * columns, -1), centres.to(flat.device, torch.float32)
+
+
+def _patch_coordinates(height: int, width: int, merge: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each patch in the tower's order: cell by cell, the patches of a cell together."""
+    index = torch.arange(height * width).reshape(height // merge, merge, width // merge, merge)
+    order = index.permute(0, 2, 1, 3).flatten()
+    return order // width, order % width
+
+
+def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen3VLForConditionalGeneration:
+    """A Qwen3-VL checkpoint by name or folder. Raises ValueError for any other model type."""
+    model_type = AutoConfig.from_pretrained(path).model_type
+    if model_type != "qwen3_vl":
+        raise ValueError(f"{path}: expected a qwen3_vl checkpoint, got {model_type!r}")
+    return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+
+
+def load_processor(path: str, *, max_pixels: int | None = None) -> Any:
+    """The checkpoint's processor, with the budget of frames x height x width set where it is given."""
+    processor = AutoProcessor.from_pretrained(path)
+    video = processor.video_processor
+    # The default changes to True in transformers 5.22, and with it every token count.
+    video.cap_pixels_per_frame = False
+    if max_pixels is not None:
+        video.size = {"shortest_edge": min(video.size["shortest_edge"], max_pixels), "longest_edge": max_pixels}
+    return processor
+
+
+def vision_token_ids(mllm: Qwen3VLForConditionalGeneration) -> list[int]:
+    """Ids that stand for pixels. An answer that contains one breaks every later forward, so they are never sampled."""
+    config = mllm.config
+    return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
+
+
+def encode_vision(mllm: Qwen3VLForConditionalGeneration, pixel_values: Tensor, grid_V3: Tensor) -> VisionFeatures:
+    """One call of the vision tower for all images and videos of a batch."""
+    tower = mllm.model.visual
+    output = tower(pixel_values.to(tower.dtype), grid_thw=grid_V3, return_dict=True)
+    patches_V = grid_V3.prod(dim=-1).tolist()
+    cells_V = [count // tower.spatial_merge_size**2 for count in patches_V]
+    return VisionFeatures(
+        merged=torch.split(output.pooler_output, cells_V),
+        deepstack=tuple(torch.split(layer, cells_V) for layer in output.deepstack_features),
+        patches=torch.split(output.last_hidden_state, patches_V),
+        grid_V3=grid_V3,
+        merge=tower.spatial_merge_size,
+    )
+
+
+def hidden_states(
+    mllm: Qwen3VLForConditionalGeneration,
+    batch: dict[str, Tensor],
+    vision: VisionFeatures,
+    queries_KD: Tensor,
+    taps: list[int],
+) -> tuple[Tensor, Tensor]:
+    """The one forward of the LLM: prompt, completion and bridging queries together.
+
+    vision holds one input per row. -> last hidden states [B, L, D] (after the final norm), and the query states after
+    each tapped layer [B, M, K, D] (before it).
+    """
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    is_vision_BL = batch["mm_token_type_ids"] > 0
+    embeds_BLD = mllm.get_input_embeddings()(ids)
+    pixels_ND = torch.cat(vision.merged).to(embeds_BLD.dtype)
+    if len(pixels_ND) != int(is_vision_BL.sum()):
+        raise ValueError(f"{int(is_vision_BL.sum())} placeholder tokens, {len(pixels_ND)} vision features")
+    embeds_BLD = embeds_BLD.masked_scatter(is_vision_BL[..., None], pixels_ND)
+    queries_BKD = queries_KD.to(embeds_BLD.dtype).expand(len(ids), -1, -1)
+    embeds_BLD = embeds_BLD.masked_scatter(batch["query_mask"].bool()[..., None], queries_BKD)
+    output = mllm.model.language_model(
+        inputs_embeds=embeds_BLD,
+        attention_mask=mask,
+        position_ids=_positions(mllm, batch, vision.grid_V3),
+        visual_pos_masks=is_vision_BL,
+        deepstack_visual_embeds=[torch.cat(layer) for layer in vision.deepstack],
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    query_mask = batch["query_mask"].bool()
+    shape = (len(ids), queries_KD.shape[0], embeds_BLD.shape[-1])
+    # hidden_states[0] is the embedding, so layer l's output is entry l + 1.
+    tapped = [output.hidden_states[layer + 1][query_mask].reshape(shape) for layer in taps]
+    return output.last_hidden_state, torch.stack(tapped, dim=1)
+
+
+def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], grid_B3: Tensor) -> Tensor:
+    """M-RoPE positions [3, B, L]; bridging queries count on like text."""
+    is_image_B = batch["vision_is_image"][batch["vision_of_row"]]
+    images, videos = grid_B3[is_image_B], grid_B3[~is_image_B]
+    positions, _ = mllm.model.get_rope_index(
+        batch["input_ids"],
+        mm_token_type_ids=batch["mm_token_type_ids"],
+        image_grid_thw=images if len(images) else None,
+        video_grid_thw=videos if len(videos) else None,
+        attention_mask=batch["attention_mask"],
+    )
+    return positions
+
+
+def score_tokens(
+    mllm: Qwen3VLForConditionalGeneration,
+    hidden_BLD: Tensor,
+    batch: dict[str, Tensor],
+    *,
+    banned_ids: list[int],
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of the tokens in score_mask, in float32; logits are made for these alone.
+
+    The banned ids get probability 0, as in sampling, and logits are divided by the sampling temperature, so that the
+    numbers are those of vLLM's `processed_logprobs`. -> logps_BL, entropies_BL, 0 outside score_mask.
+    """
+    score_mask = batch["score_mask"].bool()
+    predicts = score_mask.roll(-1, dims=1)
+    predicts[:, -1] = False
+    logits_NV = mllm.lm_head(hidden_BLD[predicts]).float() / temperature
+    banned = torch.tensor(banned_ids, device=logits_NV.device)
+    all_logps_NV = logits_NV.index_fill(1, banned, float("-inf")).log_softmax(dim=-1)
+    logps_N = all_logps_NV.gather(1, batch["input_ids"][score_mask][:, None])[:, 0]
+    entropies_N = -(all_logps_NV.exp() * all_logps_NV.nan_to_num(neginf=0.0)).sum(dim=-1)
+    empty = torch.zeros(score_mask.shape, dtype=logps_N.dtype, device=logps_N.device)
+    return empty.masked_scatter(score_mask, logps_N), empty.masked_scatter(score_mask, entropies_N)
+
+
+def generate_greedy(
+    mllm: Qwen3VLForConditionalGeneration,
+    prompts: list[Any],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    banned_ids: list[int],
+) -> list[list[int]]:
+    """Greedy completions of EncodedPrompts with transformers' own `generate`; the end-of-turn token is kept."""
+    device = mllm.device
+    length = max(len(prompt.input_ids_L) for prompt in prompts)
+
+    def left_pad(rows: list[Tensor], value: int) -> Tensor:
+        return torch.stack([torch.cat([row.new_full((length - len(row),), value), row]) for row in rows]).to(device)
+
+    inputs: dict[str, Any] = {
+        "input_ids": left_pad([prompt.input_ids_L for prompt in prompts], eos_id),
+        "attention_mask": left_pad([torch.ones_like(prompt.input_ids_L) for prompt in prompts], 0),
+        "mm_token_type_ids": left_pad([prompt.mm_token_type_ids_L for prompt in prompts], 0),
+    }
+    for is_image, pixels, grid in (
+        (True, "pixel_values", "image_grid_thw"),
+        (False, "pixel_values_videos", "video_grid_thw"),
+    ):
+        chosen = [prompt for prompt in prompts if prompt.is_image == is_image]
+        if chosen:
+            inputs[pixels] = torch.cat([prompt.pixel_values_VC for prompt in chosen]).to(device)
+            inputs[grid] = torch.stack([prompt.grid_3 for prompt in chosen]).to(device)
+    with torch.inference_mode():
+        output = mllm.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=eos_id,
+            pad_token_id=eos_id,
+            suppress_tokens=banned_ids,
+        )
+    return [_until_eos(row, eos_id) for row in output[:, length:].tolist()]
+
+
+def _until_eos(ids: list[int], eos_id: int) -> list[int]:
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+
+
+def freeze_vision_tower(mllm: Qwen3VLForConditionalGeneration) -> None:
+    """No gradient for the tower and its mergers."""
+    mllm.model.visual.requires_grad_(False)
+
+
+def decoder_layers(mllm: Qwen3VLForConditionalGeneration) -> nn.ModuleList:
+    """The LLM's layers."""
+    return mllm.model.language_model.layers
+
+
+def vision_width(config: Any, kind: str) -> int:
+    """Width of the features that the spatial decoder reads."""
+    vision = config.vision_config
+    return vision.out_hidden_size if kind == "merged" else vision.hidden_size

@@ -1,0 +1,102 @@
+"""The `bridge` grounder: STSB, ETA and QGSL put together.
+
+    query states of M tapped LLM layers ─▶ STSB mix ─▶ bridge_NBKE ─▶ ETA enrich ─▶ bridge_NBKE ─┐
+                                                            ▲ scores_BT                         ▼
+    vision features of all T temporal patches ─▶ mean ──────┘          QGSL decoder, N layers ─▶ boxes, presence
+                                             └─▶ cells of the F chosen frames ──────▲
+
+Source: Bridge-STG (2604.08014), abstract. Shapes as in bridge.py and spatial_decoder.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from model.backbone import VisionFeatures
+from model.bridge import BridgingQueries
+from model.spatial_decoder import SpatialDecoder
+from model.temporal_alignment import TemporalAlignment
+
+
+class GrounderOutput(NamedTuple):
+    """boxes_cxcywh_NBF4 in (0, 1) and presence logits presence_NBF after each decoder layer; the last one counts.
+
+    alignment_BT: logits of each temporal patch, None without ETA; alignment_mask_BT: real patches.
+    """
+
+    boxes_cxcywh_NBF4: Tensor
+    presence_NBF: Tensor
+    alignment_BT: Tensor | None
+    alignment_mask_BT: Tensor
+
+
+class BridgeGrounder(nn.Module):
+    """Everything that is trained from scratch, under one prefix of the checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        llm_width: int,
+        vision_width: int,
+        temporal_patch_size: int,
+        num_queries: int,
+        num_taps: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        ffn_width: int,
+        features: str,
+        interactive: bool,
+        temporal_alignment: bool,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.num_queries = num_queries
+        self.temporal_patch_size = temporal_patch_size
+        self.queries = BridgingQueries(
+            num_queries=num_queries, llm_width=llm_width, width=width, num_taps=num_taps, num_layers=num_layers
+        )
+        self.alignment = TemporalAlignment(vision_width=vision_width, width=width) if temporal_alignment else None
+        self.decoder = SpatialDecoder(
+            vision_width=vision_width,
+            width=width,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            ffn_width=ffn_width,
+            interactive=interactive,
+            temporal_patch_size=temporal_patch_size,
+        )
+
+    def forward(
+        self, states_BMKD: Tensor, vision: VisionFeatures, frame_position_BF: Tensor, frame_time_sec_BF: Tensor
+    ) -> GrounderOutput:
+        """vision holds one input per row; frame_position_BF are positions among its sampled frames, -1 as padding."""
+        bridge_NBKE = self.queries(states_BMKD)
+        rows = [vision.cells(row, self.features) for row in range(len(states_BMKD))]
+        pooled_BTC = _pad([cells_TSC.mean(dim=1) for cells_TSC, _ in rows]).to(bridge_NBKE.dtype)
+        mask_BT = _pad([torch.ones(len(cells), dtype=torch.bool, device=pooled_BTC.device) for cells, _ in rows])
+        scores_BT = None
+        if self.alignment is not None:
+            bridge_NBKE, scores_BT = self.alignment(bridge_NBKE, pooled_BTC, mask_BT)
+        chosen = [self._chosen(cells, positions) for (cells, _), positions in zip(rows, frame_position_BF, strict=True)]
+        cells_BFSC = _pad([cells.transpose(0, 1) for cells in chosen]).transpose(1, 2).to(bridge_NBKE.dtype)
+        cell_mask_BS = _pad([torch.ones(len(xy), dtype=torch.bool, device=xy.device) for _, xy in rows])
+        boxes = self.decoder(
+            bridge_NBKE,
+            cells_BFSC,
+            cell_mask_BS[:, None].expand(-1, cells_BFSC.shape[1], -1),
+            _pad([xy for _, xy in rows]),
+            frame_position_BF.clamp(min=0) % self.temporal_patch_size,
+            frame_time_sec_BF,
+        )
+        return GrounderOutput(*boxes, scores_BT, mask_BT)
+
+    def _chosen(self, cells_TSC: Tensor, positions_F: Tensor) -> Tensor:
+        """Cells of each chosen frame's temporal patch, [F, S, C]."""
+        return cells_TSC[positions_F.clamp(min=0) // self.temporal_patch_size]
+
+
+def _pad(rows: list[Tensor]) -> Tensor:
+    return pad_sequence(rows, batch_first=True)

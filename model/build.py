@@ -1,0 +1,62 @@
+"""From config to modules: a fresh grounder on a backbone, or a checkpoint folder."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.data import DataConfig
+from configs.model import ModelConfig
+from model.backbone import freeze_vision_tower, load_mllm, load_processor
+from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
+
+logger = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, Any]:
+    """A fresh grounder on the configured backbone, and the processor with the run's pixel budget."""
+    mllm = load_mllm(config.backbone, dtype=DTYPES[config.dtype], attention=config.attention)
+    processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)
+    grounding_config = GroundingConfig(
+        grounder=config.grounder,
+        grounder_args=config.bridge.model_dump(),
+        prompt=data.prompt.model_dump(),
+        video={"sample_fps": data.video.sample_fps, "max_frames": data.video.max_frames},
+    )
+    model = GroundingModel(grounding_config, mllm)
+    model.grounder.to(torch.float32)
+    if config.freeze_vision:
+        freeze_vision_tower(mllm)
+    logger.info("%s: %.1f M parameters, grounder %.1f M", config.backbone, _millions(model), _millions(model.grounder))
+    return model, processor
+
+
+def _millions(module: torch.nn.Module) -> float:
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+def load_checkpoint(folder: str | Path, *, dtype: str, attention: str = "sdpa") -> tuple[GroundingModel, Any]:
+    """A checkpoint folder's model (in eval mode) and processor."""
+    if not (Path(folder) / MLLM_FOLDER).is_dir():
+        raise FileNotFoundError(f"{folder}: expected a checkpoint folder with {MLLM_FOLDER}/ and config.json in it")
+    model = GroundingModel.from_pretrained(folder, dtype=DTYPES[dtype], attention=attention)
+    return model, load_processor(str(Path(folder) / MLLM_FOLDER))
+
+
+def save_checkpoint(model: GroundingModel, processor: Any, folder: str | Path) -> None:
+    """Write a checkpoint folder; the processor goes to the MLLM it belongs to."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(Path(folder) / MLLM_FOLDER)
+
+
+def parameter_groups(model: GroundingModel, *, learning_rate: float, grounder_learning_rate: float) -> list[dict]:
+    """Trainable parameters with a learning rate for the MLLM and one for what is trained from scratch."""
+    grounder = {id(parameter) for parameter in model.grounder.parameters()}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if id(p) not in grounder], "lr": learning_rate},
+        {"params": [p for p in trainable if id(p) in grounder], "lr": grounder_learning_rate},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,136 @@
+"""The root module: an MLLM and a grounder behind one forward, and the checkpoint folder they are stored in.
+
+    query + <t> + frame tokens + query ─▶ LLM ─▶ "<time> 2.0 - 5.5 </time>"  scored: log-probs, entropies
+                                      └─ + K bridging queries, same pass ─▶ grounder ─▶ boxes, presence, alignment
+
+A checkpoint folder is also an export, and the other way round:
+
+    config.json             this model's config: grounder, how to ask and how to sample frames
+    grounder.safetensors    everything trained from scratch
+    mllm/                   an ordinary Qwen3-VL checkpoint with its processor: transformers and vLLM load it as it is
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from model.backbone import (
+    decoder_layers,
+    encode_vision,
+    hidden_states,
+    load_mllm,
+    score_tokens,
+    vision_token_ids,
+    vision_width,
+)
+from model.bridge import tapped_layers
+from model.bridge_grounder import BridgeGrounder, GrounderOutput
+
+GROUNDER_FILE = "grounder.safetensors"
+MLLM_FOLDER = "mllm"
+
+
+class GroundingConfig(PreTrainedConfig):
+    """Serialisable description of a grounding model; the MLLM's own config lives in its folder."""
+
+    model_type = "bridge_stg"
+
+    grounder: str = "bridge"
+    grounder_args: dict | None = None
+    """Arguments of the grounder that do not follow from the MLLM."""
+    prompt: dict | None = None
+    """`prompt_order` and `time_decimals`, as trained."""
+    video: dict | None = None
+    """`sample_fps` and `max_frames`, as trained."""
+
+
+class GroundingOutput(NamedTuple):
+    """logps_BL and entropies_BL of the scored tokens, 0 elsewhere; and what the grounder says."""
+
+    logps_BL: Tensor
+    entropies_BL: Tensor
+    grounding: GrounderOutput
+
+
+class GroundingModel(PreTrainedModel):
+    """An MLLM (`mllm`) with a grounder (`grounder`)."""
+
+    config_class = GroundingConfig
+    base_model_prefix = "mllm"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = True
+
+    def __init__(self, config: GroundingConfig, mllm: Any) -> None:
+        super().__init__(config)
+        self.mllm = mllm
+        args = dict(config.grounder_args or {})
+        self.taps = tapped_layers(len(decoder_layers(mllm)), args["num_taps"])
+        self.grounder = BridgeGrounder(
+            llm_width=mllm.config.text_config.hidden_size,
+            vision_width=vision_width(mllm.config, args["features"]),
+            temporal_patch_size=mllm.config.vision_config.temporal_patch_size,
+            **(args | {"num_taps": len(self.taps)}),
+        )
+        self.banned_ids = vision_token_ids(mllm)
+
+    @property
+    def num_queries(self) -> int:
+        """Slots that the collator leaves after the answer."""
+        return self.grounder.num_queries
+
+    @property
+    def temporal_patch_size(self) -> int:
+        """Frames that share one temporal patch."""
+        return self.grounder.temporal_patch_size
+
+    def forward(self, *, temperature: float = 1.0, **batch: Tensor) -> GroundingOutput:
+        """One pass over a batch of data/collate.py: `collate_inputs`."""
+        vision = encode_vision(self.mllm, batch["pixel_values"], batch["grid_thw"]).select(batch["vision_of_row"])
+        last_BLD, states_BMKD = hidden_states(
+            self.mllm, batch, vision, self.grounder.queries.embedding.weight, self.taps
+        )
+        logps_BL, entropies_BL = score_tokens(
+            self.mllm, last_BLD, batch, banned_ids=self.banned_ids, temperature=temperature
+        )
+        grounding = self.grounder(states_BMKD, vision, batch["frame_position"], batch["frame_time_sec"])
+        return GroundingOutput(logps_BL, entropies_BL, grounding)
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Checkpoint the MLLM's layers; the grounder is small."""
+        self.mllm.gradient_checkpointing_enable(*args, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+        """Write the checkpoint folder. `state_dict`, if given, is this module's, gathered from all ranks."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.state_dict() if state_dict is None else state_dict
+        self.config.save_pretrained(folder)
+        self.mllm.save_pretrained(folder / MLLM_FOLDER, state_dict=_under(state, "mllm."))
+        grounder = {name: tensor.contiguous() for name, tensor in _under(state, "grounder.").items()}
+        save_file(grounder, folder / GROUNDER_FILE, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        dtype: torch.dtype = torch.float32,
+        attention: str = "sdpa",
+        **kwargs: Any,
+    ) -> "GroundingModel":
+        """Read a checkpoint folder, strictly: a missing or an unknown key of the grounder is an error."""
+        folder = Path(pretrained_model_name_or_path)
+        config = GroundingConfig.from_pretrained(folder)
+        model = cls(config, load_mllm(str(folder / MLLM_FOLDER), dtype=dtype, attention=attention))
+        model.grounder.load_state_dict(load_file(folder / GROUNDER_FILE), strict=True)
+        model.grounder.to(torch.float32)
+        return model.eval()
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Entries below a prefix, without it. Wrappers such as DDP put their own in front, so it may start anywhere."""
+    return {name.split(prefix, 1)[1]: tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Reinforcement fine-tuning with GRPO: Ray, vLLM rollouts, rewards, objective, weight push."""

@@ -1,0 +1,1 @@
+"""Launchers and one-off tools; nothing imports them."""
