@@ -49,6 +49,7 @@ class ModelConfig(Config):
     grounder: Literal["bridge"] = "bridge"
     bridge: BridgeConfig = BridgeConfig()
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the computation (autocast); trained weights are kept in float32, by DeepSpeed where it is used."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     freeze_vision: bool = True
     gradient_checkpointing: bool = False

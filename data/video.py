@@ -1,9 +1,11 @@
-"""Reading frames of a video file: one interface, decord or PyAV by config, never one in place of the other.
+"""Reading frames of a video file (one interface, decord or PyAV by config, never one in place of the other); writing.
 
 decord opens inside the process that reads (dmlc/decord#294). A file that cannot be read is a VideoDecodeError that
 names it; nothing is substituted.
 """
 
+from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -84,3 +86,15 @@ def read_clip(
     frame_idx_T = sample_frames(clip, fps=fps, sample_fps=sample_fps, max_frames=max_frames)
     frames_THW3, times_sec_T = READERS[decoder](path, frame_idx_T)
     return DecodedClip(frames_THW3, frame_idx_T, times_sec_T - clip.start / fps)
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], *, fps: float, width: int, height: int) -> None:
+    """Encode uint8 RGB frames [height, width, 3] as H.264."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt, stream.thread_count = width, height, "yuv420p", 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

@@ -12,9 +12,11 @@ import importlib.metadata
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from data.encoding import EncodedPrompt, vllm_prompt
@@ -94,6 +96,7 @@ class VllmEngine:
             **device_args,
         )
         self.version = 0
+        self._names = _weight_names(Path(model_folder))
 
     def generate(
         self, prompts: Sequence[EncodedPrompt], args: SamplingArgs, *, seeds: Sequence[int], version: int
@@ -128,12 +131,28 @@ class VllmEngine:
         return Rollout(ids, logps, completion.finish_reason == "length", self.version)
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
-        """Replace all weights, under the names that `save_pretrained` writes, and forget everything computed before."""
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(list(weights))})
+        """Replace all weights, under the names that `save_pretrained` writes, and forget everything computed before.
+
+        Raises RolloutError when the names are not those of the checkpoint that the engine was started from.
+        """
+        weights = list(weights)
+        if difference := {name for name, _ in weights} ^ self._names:
+            raise RolloutError(f"weights and checkpoint differ in {len(difference)} names: {sorted(difference)[:4]}")
+        if not torch.cuda.is_available() and "lm_head.weight" not in self._names:
+            raise RolloutError("on CPU, vLLM 0.31 keeps a stale copy of a tied output layer: untie the embeddings")
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._llm.reset_prefix_cache()
         self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
         self.version = version
+
+
+def _weight_names(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            names |= set(tensors.keys())
+    return names
 
 
 def _check_expansion(prompt: EncodedPrompt, expanded_ids: Sequence[int]) -> None:

@@ -222,6 +222,13 @@ def _until_eos(ids: list[int], eos_id: int) -> list[int]:
     return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
+def checkpoint_names(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """Weights under the names that `save_pretrained` writes: a tied output layer is stored once."""
+    return {
+        name: tensor for name, tensor in state.items() if not (config.tie_word_embeddings and name == "lm_head.weight")
+    }
+
+
 def freeze_vision_tower(mllm: Qwen3VLForConditionalGeneration) -> None:
     """No gradient for the tower and its mergers."""
     mllm.model.visual.requires_grad_(False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from configs.data import DataConfig
+from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
 from model.backbone import freeze_vision_tower, load_mllm, load_processor
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
@@ -16,8 +16,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, Any]:
-    """A fresh grounder on the configured backbone, and the processor with the run's pixel budget."""
-    mllm = load_mllm(config.backbone, dtype=DTYPES[config.dtype], attention=config.attention)
+    """A fresh grounder on the configured backbone, weights in float32, and the processor with the run's pixel budget."""
+    mllm = load_mllm(config.backbone, dtype=torch.float32, attention=config.attention)
     processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)
     grounding_config = GroundingConfig(
         grounder=config.grounder,
@@ -26,7 +26,6 @@ def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, 
         video={"sample_fps": data.video.sample_fps, "max_frames": data.video.max_frames},
     )
     model = GroundingModel(grounding_config, mllm)
-    model.grounder.to(torch.float32)
     if config.freeze_vision:
         freeze_vision_tower(mllm)
     logger.info("%s: %.1f M parameters, grounder %.1f M", config.backbone, _millions(model), _millions(model.grounder))
@@ -43,6 +42,13 @@ def load_checkpoint(folder: str | Path, *, dtype: str, attention: str = "sdpa") 
         raise FileNotFoundError(f"{folder}: expected a checkpoint folder with {MLLM_FOLDER}/ and config.json in it")
     model = GroundingModel.from_pretrained(folder, dtype=DTYPES[dtype], attention=attention)
     return model, load_processor(str(Path(folder) / MLLM_FOLDER))
+
+
+def as_trained(data: DataConfig, config: GroundingConfig) -> DataConfig:
+    """The data config with prompt and frame sampling as the checkpoint was trained; sampling that was set stays."""
+    trained = {key: value for key, value in (config.video or {}).items() if key not in data.video.model_fields_set}
+    video = data.video.model_copy(update=trained)
+    return data.model_copy(update={"prompt": PromptConfig(**(config.prompt or {})), "video": video})
 
 
 def save_checkpoint(model: GroundingModel, processor: Any, folder: str | Path) -> None:

@@ -8,10 +8,9 @@ Every shape gives one sample of each task: stvg, temporal (same sentence, no box
 and qa (the question with three options).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 from zlib import crc32
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from configs.data import SyntheticSource
 from data.sources.jsonl import AnnotationError, read_samples, write_samples
 from data.types import BoxPx, FrameSpan, GroundingSample
+from data.video import write_video
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -146,18 +146,6 @@ def _draw(canvas: ImageDraw.ImageDraw, shape: Shape, box: tuple[float, float, fl
         canvas.rectangle(box, fill=fill)
     else:
         canvas.polygon([(left, bottom), (right, bottom), ((left + right) / 2, top)], fill=fill)
-
-
-def write_video(path: Path, frames: Iterable[np.ndarray], *, fps: float, width: int, height: int) -> None:
-    """Encode uint8 RGB frames [height, width, 3] as H.264."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt, stream.thread_count = width, height, "yuv420p", 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _samples(

@@ -1,0 +1,81 @@
+"""Answers beside the truth, as tensors: what rewards and metrics are computed from.
+
+Shapes: B samples, T frames with a predicted box, F frames of the true span (column f is frame start + f).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data.answers import Answer, ParseFailure, SpanSec
+from data.collate import dense_tube
+from data.geometry import interpolate_tube, span_iou, span_sec_to_frames, tube_viou
+from data.types import FrameSpan, GroundingSample
+
+
+@dataclass(frozen=True)
+class TubeBatch:
+    """Spans in absolute frames, half-open; boxes xyxy in [0, 1]. A failed answer has an empty span at 0.
+
+    parsed_B bool; pred_span_B2, gt_span_B2; pred_boxes_BF4: the predicted tube at the true frames; gt_boxes_BF4;
+    gt_has_box_BF bool.
+    """
+
+    parsed_B: Tensor
+    pred_span_B2: Tensor
+    gt_span_B2: Tensor
+    pred_boxes_BF4: Tensor
+    gt_boxes_BF4: Tensor
+    gt_has_box_BF: Tensor
+
+    def tiou(self) -> Tensor:
+        """Temporal IoU, [B]."""
+        return span_iou(self.pred_span_B2, self.gt_span_B2)
+
+    def viou(self) -> Tensor:
+        """vIoU over all annotated frames, [B]; differentiable in the predicted boxes."""
+        return tube_viou(self.pred_boxes_BF4, self.pred_span_B2, self.gt_boxes_BF4, self.gt_has_box_BF, self.gt_span_B2)
+
+
+def span_frames(sample: GroundingSample, answer: Answer | ParseFailure) -> FrameSpan | None:
+    """The answered interval in frames of the video; None for a failure and for an interval outside of the clip."""
+    start, end = (int(value) for value in _pred_spans([sample], [answer])[0])
+    return FrameSpan(start, end) if start < end else None
+
+
+def _pred_spans(samples: Sequence[GroundingSample], answers: Sequence[Answer | ParseFailure]) -> Tensor:
+    nothing = (float("nan"), float("nan"))
+    spans = [(a.start_sec, a.end_sec) if isinstance(a, SpanSec) else nothing for a in answers]
+    return span_sec_to_frames(
+        torch.tensor(spans),
+        fps_B=torch.tensor([sample.fps for sample in samples]),
+        clip_B2=torch.tensor([(sample.clip.start, sample.clip.end) for sample in samples], dtype=torch.float32),
+    )
+
+
+def tube_batch(
+    samples: Sequence[GroundingSample],
+    answers: Sequence[Answer | ParseFailure],
+    boxes_xyxy_BT4: Tensor,
+    frame_idx_BT: Tensor,
+    valid_BT: Tensor,
+) -> TubeBatch:
+    """Interpolate predicted boxes to the true frames and put the truth beside them, on the boxes' device.
+
+    boxes_xyxy_BT4 in [0, 1] at absolute frames frame_idx_BT (ascending); valid_BT marks those that count.
+    """
+    device = boxes_xyxy_BT4.device
+    gt_boxes_BF4, gt_has_box_BF = (tensor.to(device) for tensor in dense_tube(samples))
+    gt_spans = [(s.span.start, s.span.end) for s in samples if s.span is not None]
+    gt_span_B2 = torch.tensor(gt_spans, dtype=torch.float32, device=device)
+    gt_frames_BF = gt_span_B2[:, :1] + torch.arange(gt_boxes_BF4.shape[1], device=device)
+    return TubeBatch(
+        parsed_B=torch.tensor([not isinstance(answer, ParseFailure) for answer in answers], device=device),
+        pred_span_B2=_pred_spans(samples, answers).to(device),
+        gt_span_B2=gt_span_B2,
+        pred_boxes_BF4=interpolate_tube(boxes_xyxy_BT4, frame_idx_BT.float(), valid_BT, gt_frames_BF),
+        gt_boxes_BF4=gt_boxes_BF4,
+        gt_has_box_BF=gt_has_box_BF,
+    )

@@ -1,0 +1,190 @@
+"""A checkpoint's answers to samples: text, interval, one box per sampled frame.
+
+Two passes: the MLLM writes the answer (transformers or vLLM, greedy), then one forward with the bridging queries after
+it gives boxes at the frames of the predicted interval. For the gt-conditioned metric alone, boxes at the frames of the
+true interval are decoded too; nothing else sees them.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.answers import Answer, ParseFailure, parse_answer
+from data.collate import collate_inputs
+from data.dataset import PromptEncoder
+from data.encoding import EncodedPrompt, completion_text
+from data.frame_sampling import frames_in_span
+from data.geometry import box_cxcywh_to_xyxy
+from data.tubes import span_frames
+from data.types import BoxPx, GroundingSample
+from model.backbone import generate_greedy
+from model.grounding_model import GroundingModel
+
+Generate = Callable[[list[EncodedPrompt]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. Frames are absolute; `span` is half-open; boxes are xyxy in pixels of the video.
+
+    failure: why the text is no answer ("" when it is one). boxes: inside the predicted span. boxes_in_true_span: for
+    the gt-conditioned metric only.
+    """
+
+    sample_id: str
+    query: str
+    text: str
+    failure: str
+    span: tuple[int, int] | None
+    boxes: dict[int, BoxPx]
+    boxes_in_true_span: dict[int, BoxPx]
+
+
+def answer_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure) -> np.ndarray:
+    """Positions of the sampled frames that the decoder looks at: those of the answered interval."""
+    span = span_frames(sample, answer)
+    if span is None:
+        return np.empty(0, dtype=np.int64)
+    return frames_in_span(prompt.clip.frame_idx_T, span)
+
+
+class Predictor:
+    """Answers batches of samples with one model."""
+
+    def __init__(self, model: GroundingModel, encoder: PromptEncoder, generate: Generate) -> None:
+        self.model, self.encoder, self.generate = model, encoder, generate
+
+    def __call__(self, samples: Sequence[GroundingSample]) -> list[Prediction]:
+        prompts = [self.encoder(sample) for sample in samples]
+        completions = self.generate(prompts)
+        texts = [completion_text(self.encoder.processor, ids) for ids in completions]
+        answers = [parse_answer(sample, text) for sample, text in zip(samples, texts, strict=True)]
+        asked = [answer_frames(*row) for row in zip(samples, prompts, answers, strict=True)]
+        true = [_true_frames(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)]
+        frames = [np.union1d(a, b) for a, b in zip(asked, true, strict=True)]
+        boxes_BF4 = self._boxes(prompts, completions, frames)
+        return [
+            _prediction(sample, prompt, text, answer, [frames[b], asked[b], true[b]], boxes_BF4[b])
+            for b, (sample, prompt, text, answer) in enumerate(zip(samples, prompts, texts, answers, strict=True))
+        ]
+
+    def _boxes(
+        self, prompts: list[EncodedPrompt], completions: list[list[int]], frames: Sequence[np.ndarray]
+    ) -> Tensor:
+        batch = collate_inputs(
+            prompts,
+            completions,
+            [chosen.tolist() for chosen in frames],
+            num_queries=self.model.num_queries,
+            pad_id=self.encoder.processor.tokenizer.pad_token_id,
+        )
+        with torch.inference_mode():
+            output = self.model(**{name: tensor.to(self.model.device) for name, tensor in batch.items()})
+        return box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1]).cpu()
+
+
+def _true_frames(sample: GroundingSample, prompt: EncodedPrompt) -> np.ndarray:
+    if sample.span is None:
+        return np.empty(0, dtype=np.int64)
+    return frames_in_span(prompt.clip.frame_idx_T, sample.span)
+
+
+def _prediction(
+    sample: GroundingSample,
+    prompt: EncodedPrompt,
+    text: str,
+    answer: Answer | ParseFailure,
+    positions: list[np.ndarray],
+    boxes_F4: Tensor,
+) -> Prediction:
+    decoded, asked, true = positions
+    scale = boxes_F4.new_tensor([sample.width, sample.height, sample.width, sample.height])
+    boxes_px = {int(prompt.clip.frame_idx_T[t]): _as_box(boxes_F4[f] * scale) for f, t in enumerate(decoded.tolist())}
+    span = span_frames(sample, answer)
+
+    def at(positions: np.ndarray) -> dict[int, BoxPx]:
+        return {int(frame): boxes_px[int(frame)] for frame in prompt.clip.frame_idx_T[positions]}
+
+    return Prediction(
+        sample_id=sample.sample_id,
+        query=sample.query,
+        text=text,
+        failure=_failure(answer, span is None),
+        span=None if span is None else (span.start, span.end),
+        boxes=at(asked),
+        boxes_in_true_span=at(true),
+    )
+
+
+def _failure(answer: Answer | ParseFailure, is_empty: bool) -> str:
+    if isinstance(answer, ParseFailure):
+        return answer.reason
+    return "outside the clip" if is_empty else ""
+
+
+def _as_box(box_4: Tensor) -> BoxPx:
+    left, top, right, bottom = (round(float(value), 4) for value in box_4)
+    return left, top, right, bottom
+
+
+def transformers_generate(model: GroundingModel, processor: Any, *, max_completion_length: int) -> Generate:
+    """Greedy answers by transformers, in this process."""
+    return lambda prompts: generate_greedy(
+        model.mllm,
+        prompts,
+        max_new_tokens=max_completion_length,
+        eos_id=processor.tokenizer.eos_token_id,
+        banned_ids=model.banned_ids,
+    )
+
+
+def predict_all(
+    predictor: Predictor, samples: Sequence[GroundingSample], *, batch_size: int, title: str
+) -> list[Prediction]:
+    """Predictions in the order of the samples, with a progress bar."""
+    predictions = []
+    with tqdm(total=len(samples), desc=title, unit="sample") as bar:
+        for start in range(0, len(samples), batch_size):
+            predictions += predictor(samples[start : start + batch_size])
+            bar.update(len(predictions) - bar.n)
+    return predictions
+
+
+def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list[GroundingSample]:
+    """Every video with the query of another sample, drawn among the differing ones: the control for reading it."""
+    rng = np.random.default_rng([seed, 7])
+    queries = [sample.query for sample in samples]
+    if len(set(queries)) < 2:
+        raise ValueError("the wrong-query control needs at least two different queries")
+    wrong = []
+    for sample in samples:
+        others = [query for query in queries if query != sample.query]
+        wrong.append(replace(sample, query=str(rng.choice(others))))
+    return wrong
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The inverse of `write_predictions`."""
+    return [_from_record(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def _from_record(record: dict[str, Any]) -> Prediction:
+    def boxes(key: str) -> dict[int, BoxPx]:
+        return {int(frame): tuple(box) for frame, box in record[key].items()}  # type: ignore[misc]
+
+    span = record["span"] and tuple(record["span"])
+    return Prediction(
+        **{**record, "span": span, "boxes": boxes("boxes"), "boxes_in_true_span": boxes("boxes_in_true_span")}
+    )

@@ -1,0 +1,174 @@
+"""One micro-batch of GRPO: groups of rollouts -> tensors -> forward -> rewards -> loss.
+
+Shapes: P prompts, G completions of each, B = P * G rows, L tokens, F frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.rft import RFTConfig
+from data.answers import Answer, ParseFailure, parse_answer
+from data.collate import Batch, collate_inputs, collate_targets
+from data.dataset import training_frames
+from data.encoding import EncodedPrompt, completion_text
+from data.geometry import box_cxcywh_to_xyxy
+from data.tubes import TubeBatch, tube_batch
+from data.types import GroundingSample
+from evaluation.predict import answer_frames
+from evaluation.vllm_engine import Rollout
+from model.criterion import grounding_losses, weigh
+from model.grounding_model import GroundingOutput
+from rewards.composer import RewardBreakdown
+from rft.advantages import RunningStd, batch_std, group_advantages, group_std
+from rft.objective import StepCounts, pathwise_loss, policy_loss, policy_metrics
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """Whole groups, row by row: row b is completion b % G of prompt b // G.
+
+    inputs: the forward's tensors and the targets of supervised losses. old_logps_BL as sampled. frame_idx_BF,
+    valid_BF: absolute frames, and those inside the answered interval.
+    """
+
+    samples: list[GroundingSample]
+    answers: list[Answer | ParseFailure]
+    inputs: Batch
+    old_logps_BL: Tensor
+    frame_idx_BF: Tensor
+    valid_BF: Tensor
+    num_generations: int
+
+    @property
+    def mask_BL(self) -> Tensor:
+        """The sampled tokens."""
+        return self.inputs["score_mask"].bool()
+
+
+def make_batch(
+    samples: Sequence[GroundingSample],
+    prompts: Sequence[EncodedPrompt],
+    groups: Sequence[Sequence[Rollout]],
+    processor: object,
+    config: RFTConfig,
+    *,
+    num_queries: int,
+    temporal_patch_size: int,
+    rng: np.random.Generator,
+) -> RolloutBatch:
+    """Parse every answer once and choose its frames. A prompt's video is encoded once for its group."""
+    size = len(groups[0])
+    rows = [(p, rollout) for p, group in enumerate(groups) for rollout in group]
+    row_samples, row_prompts = [samples[p] for p, _ in rows], [prompts[p] for p, _ in rows]
+    texts = [completion_text(processor, rollout.completion_ids) for _, rollout in rows]
+    answers = [parse_answer(sample, text) for sample, text in zip(row_samples, texts, strict=True)]
+    asked = [answer_frames(*row) for row in zip(row_samples, row_prompts, answers, strict=True)]
+    frames = asked
+    if config.objective.decoder_update == "supervised":
+        chosen = [training_frames(samples[p], prompts[p], config.frames, rng) for p in range(len(prompts))]
+        frames = [np.union1d(a, chosen[p]) for a, (p, _) in zip(asked, rows, strict=True)]
+    positions = [row.tolist() for row in frames]
+    inputs = collate_inputs(
+        prompts,
+        [rollout.completion_ids for _, rollout in rows],
+        positions,
+        vision_of_row=[p for p, _ in rows],
+        num_queries=num_queries,
+        pad_id=processor.tokenizer.pad_token_id,  # type: ignore[attr-defined]
+    )
+    targets = collate_targets(row_samples, row_prompts, positions, temporal_patch_size=temporal_patch_size)
+    return RolloutBatch(
+        samples=row_samples,
+        answers=answers,
+        inputs=inputs | targets,
+        old_logps_BL=_scatter_logps(inputs["score_mask"].bool(), [rollout.logps for _, rollout in rows]),
+        frame_idx_BF=_frame_indices(row_prompts, frames),
+        valid_BF=_is_in(frames, asked),
+        num_generations=size,
+    )
+
+
+def _scatter_logps(mask_BL: Tensor, logps: Sequence[Sequence[float]]) -> Tensor:
+    flat = torch.tensor([value for row in logps for value in row])
+    return torch.zeros(mask_BL.shape).masked_scatter(mask_BL, flat)
+
+
+def _frame_indices(prompts: Sequence[EncodedPrompt], frames: Sequence[np.ndarray]) -> Tensor:
+    rows = [torch.from_numpy(prompt.clip.frame_idx_T[row]) for prompt, row in zip(prompts, frames, strict=True)]
+    # Padding comes after every real frame, so that rows stay ascending.
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=2**23)
+
+
+def _is_in(frames: Sequence[np.ndarray], asked: Sequence[np.ndarray]) -> Tensor:
+    rows = [torch.from_numpy(np.isin(a, b)) for a, b in zip(frames, asked, strict=True)]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def answered_tubes(batch: RolloutBatch, output: GroundingOutput) -> TubeBatch:
+    """Answers with the boxes that this forward gave them, beside the truth."""
+    boxes_BF4 = box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1])
+    device = boxes_BF4.device
+    if boxes_BF4.shape[1] == 0:  # no answer of the micro-batch has a frame
+        boxes_BF4 = torch.zeros(len(boxes_BF4), 1, 4, device=device)
+        frame_idx, valid = torch.zeros(2, len(boxes_BF4), 1, device=device)
+        return tube_batch(batch.samples, batch.answers, boxes_BF4, frame_idx, valid.bool())
+    return tube_batch(batch.samples, batch.answers, boxes_BF4, batch.frame_idx_BF.to(device), batch.valid_BF.to(device))
+
+
+def rollout_loss(
+    batch: RolloutBatch,
+    output: GroundingOutput,
+    rewards: RewardBreakdown,
+    running: RunningStd,
+    counts: StepCounts,
+    config: RFTConfig,
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of one micro-batch and its metrics."""
+    objective = config.objective
+    mask_BL = batch.mask_BL.to(output.logps_BL.device)
+    old_BL = batch.old_logps_BL.to(output.logps_BL.device)
+    rewards_PG = rewards.total_B.detach().reshape(-1, batch.num_generations)
+    running_scale = running.update(rewards_PG)
+    scale = {
+        "running": rewards_PG.new_tensor([[running_scale]]),
+        "group": group_std(rewards_PG),
+        "batch": batch_std(rewards_PG),
+        "none": rewards_PG.new_ones(1, 1),
+    }[objective.scale_rewards]
+    advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
+    loss = policy_loss(
+        output.logps_BL,
+        old_BL,
+        advantages_B,
+        mask_BL,
+        counts,
+        loss_type=objective.loss_type,
+        epsilon=objective.epsilon,
+        epsilon_high=objective.epsilon_high,
+    )
+    metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.mean())}
+    if objective.decoder_update == "pathwise":
+        path = pathwise_loss(rewards.total_B, output.logps_BL, old_BL, mask_BL, counts, scale=running_scale)
+        loss, metrics["loss/pathwise"] = loss + path, float(path.detach())
+    elif objective.decoder_update == "supervised":
+        terms = grounding_losses(output.grounding, {k: v.to(loss.device) for k, v in batch.inputs.items()})
+        boxes = weigh(terms, config.loss) * (len(advantages_B) / counts.num_completions)
+        loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
+    metrics |= reward_metrics(rewards, batch.num_generations)
+    return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
+
+
+def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, float]:
+    """Mean of each term, its standard deviation within groups, and the share of groups that teach nothing."""
+    total_PG = rewards.total_B.detach().reshape(-1, num_generations)
+    metrics = {"reward/total": float(total_PG.mean()), "reward/total_group_std": float(total_PG.std(dim=1).mean())}
+    metrics["reward/zero_std_groups"] = float((total_PG.std(dim=1) < 1e-6).float().mean())
+    for name, values_B in zip(rewards.names, rewards.terms_BK.detach().unbind(dim=1), strict=True):
+        values_PG = values_B.reshape(-1, num_generations)
+        metrics[f"reward/{name}"] = float(values_PG.mean())
+        metrics[f"reward/{name}_group_std"] = float(values_PG.std(dim=1).mean())
+    return metrics

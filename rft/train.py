@@ -1,0 +1,113 @@
+"""GRPO on Ray: one vLLM engine actor, trainer ranks launched and restarted by Ray Train.
+
+    python -m rft.train --config configs/demo/rft.yaml
+    python -m rft.train --config configs/rft/bridge_4b.yaml checkpoint=runs/sft/checkpoint ray.address=auto
+
+Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint/. One machine is a one-node cluster,
+started in this process; on a running cluster (`ray start` on every node) pass ray.address=auto.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from configs.base import load_config
+from configs.rft import RayConfig, RFTConfig
+from configs.run import Run, quiet_environment, setup_logging
+
+logger = logging.getLogger("rft.train")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    arguments = parser.parse_args()
+    config = load_config(RFTConfig, arguments.config, arguments.overrides)
+    setup_logging()
+    train(config)
+
+
+def train(config: RFTConfig) -> None:
+    """Start what is needed, train, and stop it again."""
+    with cluster(config.ray):
+        launch(config)
+
+
+@contextlib.contextmanager
+def cluster(config: RayConfig) -> Any:
+    """A connection to a Ray cluster: the one at `address`, or one node started here and stopped at the end."""
+    environment = quiet_environment()
+    import ray
+
+    if config.address is not None:
+        ray.init(address=config.address, runtime_env={"env_vars": environment}, log_to_driver=True)
+    else:
+        ray.init(
+            num_cpus=config.num_cpus or max(os.cpu_count() or 1, config.num_workers + 1),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            runtime_env={"env_vars": environment},
+            logging_level=logging.WARNING,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def launch(config: RFTConfig) -> None:
+    """Engine and trainer ranks on the connected cluster."""
+    import ray
+    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from model.grounding_model import MLLM_FOLDER
+    from rft.rollout import start_engine
+
+    engine = start_engine(str(Path(config.checkpoint).resolve() / MLLM_FOLDER), config)
+    try:
+        trainer = TorchTrainer(
+            train_rank,
+            train_loop_config={"config": config.model_dump(mode="json"), "engine": engine, "cwd": os.getcwd()},
+            torch_config=TorchConfig(backend="nccl" if config.ray.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=config.ray.num_workers, use_gpu=config.ray.use_gpu),
+            run_config=RayRunConfig(
+                name="ray",
+                storage_path=str(Path(config.run.out).resolve()),
+                failure_config=FailureConfig(max_failures=config.ray.max_failures),
+            ),
+        )
+        trainer.fit()
+    finally:
+        ray.kill(engine)
+    logger.info("checkpoint: %s", Path(config.run.out) / "checkpoint")
+
+
+def train_rank(arguments: dict[str, Any]) -> None:
+    """What every rank runs, in a process of its own."""
+    import ray.train
+
+    os.chdir(arguments["cwd"])
+    quiet_environment()
+    setup_logging()
+    from rft.rollout import EngineClient
+    from rft.trainer import GRPOTrainer
+
+    config = RFTConfig.model_validate(arguments["config"])
+    engine = EngineClient(arguments["engine"], timeout_sec=config.rollout.timeout_sec)
+    with contextlib.ExitStack() as stack:
+        is_main = ray.train.get_context().get_world_rank() == 0
+        run = stack.enter_context(Run(config.run, config, stage="rft")) if is_main else None
+        trainer = GRPOTrainer(config, engine, run)
+        engine.wait_until_ready()
+        trainer.train()
+
+
+if __name__ == "__main__":
+    main()

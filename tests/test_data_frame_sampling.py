@@ -1,0 +1,119 @@
+"""Frame choice: rates, bounds and draws."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.frame_sampling import choose_training_frames, frames_in_span, sample_frames
+from data.types import FrameSpan
+
+
+def test_sample_frames_at_a_rate_that_divides() -> None:
+    """3 s at 8 fps sampled at 2 fps: 24 / (8 / 2) = 6 frames, one every 4."""
+    frames = sample_frames(FrameSpan(10, 34), fps=8.0, sample_fps=2.0, max_frames=64)
+    np.testing.assert_array_equal(frames, [10, 14, 18, 22, 26, 30])
+
+
+def test_sample_frames_at_a_rate_that_does_not_divide() -> None:
+    """29.97 fps sampled at 2 fps: step 14.985, so frames floor(14.985 i) = 0, 14, 29, 44, 59, 74, 89 below 100."""
+    frames = sample_frames(FrameSpan(496, 596), fps=29.97, sample_fps=2.0, max_frames=64)
+    np.testing.assert_array_equal(frames - 496, [0, 14, 29, 44, 59, 74, 89])
+
+
+def test_sample_frames_never_repeats_a_frame() -> None:
+    """Asking for more than the video has gives every frame once."""
+    frames = sample_frames(FrameSpan(5, 10), fps=4.0, sample_fps=30.0, max_frames=64)
+    np.testing.assert_array_equal(frames, [5, 6, 7, 8, 9])
+
+
+def test_sample_frames_spreads_max_frames() -> None:
+    """20 s at 10 fps sampled at 2 fps would be 40 frames; 8 are spread 200 / 8 = 25 apart."""
+    frames = sample_frames(FrameSpan(0, 200), fps=10.0, sample_fps=2.0, max_frames=8)
+    np.testing.assert_array_equal(frames, np.arange(8) * 25)
+
+
+def test_sample_frames_gives_a_short_clip_two() -> None:
+    """A quarter second at 8 fps is 2 frames: half a sample at 2 fps, but one temporal patch needs both."""
+    np.testing.assert_array_equal(sample_frames(FrameSpan(7, 9), fps=8.0, sample_fps=2.0, max_frames=64), [7, 8])
+
+
+def test_sample_frames_of_a_single_frame() -> None:
+    np.testing.assert_array_equal(sample_frames(FrameSpan(7, 8), fps=8.0, sample_fps=2.0, max_frames=64), [7])
+
+
+@settings(deadline=None)
+@given(
+    start=st.integers(0, 5000),
+    length=st.integers(1, 3000),
+    fps=st.sampled_from([1.0, 8.0, 10.0, 12.0, 15.0, 23.976, 24.0, 25.0, 29.97, 30000 / 1001, 60.0])
+    | st.floats(0.5, 120.0),
+    sample_fps=st.sampled_from([0.5, 1.0, 2.0, 4.0, 30.0]) | st.floats(0.1, 60.0),
+    max_frames=st.integers(2, 256),
+)
+def test_sample_frames_properties(start: int, length: int, fps: float, sample_fps: float, max_frames: int) -> None:
+    """Ascending, unique, inside of the clip, from its first frame on, and as many as the rate and the bounds say."""
+    clip = FrameSpan(start, start + length)
+    frames = sample_frames(clip, fps=fps, sample_fps=sample_fps, max_frames=max_frames)
+    assert frames[0] == start
+    assert (np.diff(frames) > 0).all()
+    assert frames[-1] < clip.end
+    assert min(2, length) <= len(frames) <= min(max_frames, length)
+    wanted = length * min(1.0, sample_fps / fps)
+    if 2 <= wanted <= max_frames:
+        assert wanted - 1e-6 <= len(frames) < wanted + 1
+
+
+def test_frames_in_span() -> None:
+    """Of frames 0, 4, ..., 20 the half-open span [4, 12) holds 4 and 8, not 12."""
+    frame_idx_T = np.arange(0, 24, 4)
+    np.testing.assert_array_equal(frames_in_span(frame_idx_T, FrameSpan(4, 12)), [1, 2])
+    np.testing.assert_array_equal(frames_in_span(frame_idx_T, FrameSpan(4, 13)), [1, 2, 3])
+    np.testing.assert_array_equal(frames_in_span(frame_idx_T, FrameSpan(0, 24)), np.arange(6))
+
+
+@pytest.mark.parametrize(("span", "nearest"), [((5, 7), 1), ((6, 8), 2), ((21, 40), 5)])
+def test_frames_in_span_between_two_frames(span: tuple[int, int], nearest: int) -> None:
+    """Frames 5, 6 have their middle 5.5 next to 4; 6, 7 have 6.5 next to 8; beyond the last frame it is the last."""
+    np.testing.assert_array_equal(frames_in_span(np.arange(0, 24, 4), FrameSpan(*span)), [nearest])
+
+
+POSITIVE_T = np.array([0, 0, 1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
+
+
+def draw(seed: int, *, num_positive: int, num_negative: int, positive_T: np.ndarray = POSITIVE_T) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return choose_training_frames(
+        positive_T, ~positive_T, num_positive=num_positive, num_negative=num_negative, rng=rng
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_positive", "num_negative", "positives", "negatives"),
+    [(3, 2, 3, 2), (4, 6, 4, 6), (9, 9, 4, 6), (1, 0, 1, 0), (0, 0, 0, 0)],
+)
+def test_choose_training_frames_counts(num_positive: int, num_negative: int, positives: int, negatives: int) -> None:
+    """4 positives and 6 negatives are there; no more than those can be drawn, and none twice."""
+    for seed in range(20):
+        frames = draw(seed, num_positive=num_positive, num_negative=num_negative)
+        assert POSITIVE_T[frames.astype(int)].sum() == positives
+        assert len(frames) == positives + negatives
+        assert (np.diff(frames) > 0).all()
+
+
+def test_choose_training_frames_is_a_function_of_the_seed() -> None:
+    first = [draw(seed, num_positive=2, num_negative=2) for seed in range(20)]
+    again = [draw(seed, num_positive=2, num_negative=2) for seed in range(20)]
+    np.testing.assert_array_equal(first, again)
+    assert len({tuple(frames) for frames in first}) > 1
+
+
+def test_choose_training_frames_reaches_every_frame() -> None:
+    seen = {int(frame) for seed in range(100) for frame in draw(seed, num_positive=1, num_negative=1)}
+    assert seen == set(range(10))
+
+
+def test_choose_training_frames_without_positives() -> None:
+    frames = draw(0, num_positive=3, num_negative=2, positive_T=np.zeros(10, dtype=bool))
+    assert len(frames) == 2 and set(frames) <= set(range(10))
+    assert len(draw(0, num_positive=3, num_negative=2, positive_T=np.zeros(0, dtype=bool))) == 0
