@@ -27,15 +27,19 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def load_config(schema: type[C], path: Path | str, overrides: typing.Sequence[str] = ()) -> C:
+def load_config(
+    schema: type[C], path: Path | str, overrides: typing.Sequence[str] = (), *, section: str | None = None
+) -> C:
     """Read `path`, apply overrides such as `optim.learning_rate=1e-5`, validate against `schema`.
 
-    Raises ConfigError naming the file and the dotted key.
+    `section` takes one group of keys of the file, such as `data`. Raises ConfigError naming file and dotted key.
     """
     tree = _read_yaml(Path(path))
     for override in overrides:
         _apply_override(tree, override)
-    return parse_config(schema, tree, origin=str(path))
+    if section is None:
+        return parse_config(schema, tree, origin=str(path))
+    return parse_config(schema, tree.get(section, {}), origin=f"{path}, section {section}")
 
 
 def parse_config(schema: type[C], tree: dict[str, Any], *, origin: str) -> C:

@@ -40,6 +40,7 @@ def quiet_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "PYTHONPATH": _with_root(os.environ.get("PYTHONPATH", "")),
     }
     os.environ.update(environment)

@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data.types import GroundingSample
+from data.types import GroundingSample, Task
 
 
 def draw_order(
-    samples: Sequence[GroundingSample], weights: Mapping[str, float], *, total: int, seed: int
+    samples: Sequence[GroundingSample], weights: Mapping[Task, float], *, total: int, seed: int
 ) -> np.ndarray:
     """Indices of the samples at positions 0, 1, ..., total - 1.
 
     The task of a position is drawn by weight; within a task all samples come once before any comes again.
     """
     rng = np.random.default_rng([seed, 0x5EED])
-    by_task = {task: np.flatnonzero([sample.task == task for sample in samples]) for task in weights}
+    by_task: dict[Task, np.ndarray] = {
+        task: np.flatnonzero([sample.task == task for sample in samples]) for task in weights
+    }
     tasks = [task for task in by_task if weights[task] > 0 and len(by_task[task])]
     if not tasks:
         raise ValueError(f"no sample of a task in {dict(weights)}")

@@ -9,9 +9,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-import yaml
-
-from configs.base import parse_config
+from configs.base import load_config
 from configs.data import DataConfig, SyntheticSource
 from configs.run import setup_logging
 from data.sources import load_samples
@@ -24,10 +22,10 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path, help="a YAML with a `data:` section")
+    parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     setup_logging()
-    tree = yaml.safe_load(arguments.config.read_text())
-    config = parse_config(DataConfig, tree.get("data", {}), origin=f"{arguments.config}: data")
+    config = load_config(DataConfig, arguments.config, arguments.overrides, section="data")
     if isinstance(config.source, SyntheticSource):
         render(config.source)
         for split in config.source.num_videos:

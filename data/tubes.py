@@ -6,11 +6,14 @@ Shapes: B samples, T frames with a predicted box, F frames of the true span (col
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.answers import Answer, ParseFailure, SpanSec
 from data.collate import dense_tube
+from data.encoding import EncodedPrompt
+from data.frame_sampling import frames_in_span
 from data.geometry import interpolate_tube, span_iou, span_sec_to_frames, tube_viou
 from data.types import FrameSpan, GroundingSample
 
@@ -45,6 +48,14 @@ def span_frames(sample: GroundingSample, answer: Answer | ParseFailure) -> Frame
     return FrameSpan(start, end) if start < end else None
 
 
+def answer_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure) -> np.ndarray:
+    """Positions of the sampled frames that the decoder looks at: those of the answered interval, none for a failure."""
+    span = span_frames(sample, answer)
+    if span is None:
+        return np.empty(0, dtype=np.int64)
+    return frames_in_span(prompt.clip.frame_idx_T, span)
+
+
 def _pred_spans(samples: Sequence[GroundingSample], answers: Sequence[Answer | ParseFailure]) -> Tensor:
     nothing = (float("nan"), float("nan"))
     spans = [(a.start_sec, a.end_sec) if isinstance(a, SpanSec) else nothing for a in answers]
@@ -68,6 +79,8 @@ def tube_batch(
     """
     device = boxes_xyxy_BT4.device
     gt_boxes_BF4, gt_has_box_BF = (tensor.to(device) for tensor in dense_tube(samples))
+    if unlabelled := [sample.sample_id for sample in samples if sample.span is None]:
+        raise ValueError(f"samples without a true span cannot be scored: {unlabelled[:5]}")
     gt_spans = [(s.span.start, s.span.end) for s in samples if s.span is not None]
     gt_span_B2 = torch.tensor(gt_spans, dtype=torch.float32, device=device)
     gt_frames_BF = gt_span_B2[:, :1] + torch.arange(gt_boxes_BF4.shape[1], device=device)

@@ -35,6 +35,7 @@ class GroundingSample:
 
     stvg: `span` and `boxes_xyxy_px` (one per frame of the span, None where the annotation has no box).
     temporal: `span`. rec: a clip of one frame, `span` equal to it, one box. qa: `options` and `choice`.
+    Without a span and boxes it is a question that nobody has answered yet: it can be asked, not trained on or scored.
     """
 
     sample_id: str
@@ -77,16 +78,16 @@ def _problem(sample: GroundingSample) -> str | None:
     if sample.task == "qa":
         letters = [chr(ord("A") + i) for i in range(len(sample.options))]
         return None if sample.choice in letters else f"choice {sample.choice!r} is not one of {letters}"
+    if sample.task == "rec" and len(sample.clip) != 1:
+        return f"expected a clip of one frame, got {sample.clip}"
     if sample.span is None:
-        return "span is missing"
+        return None if sample.boxes_xyxy_px is None else "boxes without a span"
     if not sample.clip.start <= sample.span.start < sample.span.end <= sample.clip.end:
         return f"span {sample.span} is not inside the clip {sample.clip}"
     if sample.task in ("stvg", "rec"):
         num_boxes = -1 if sample.boxes_xyxy_px is None else len(sample.boxes_xyxy_px)
         if num_boxes != len(sample.span):
             return f"expected one box (or null) per frame of the span, {len(sample.span)}, got {num_boxes}"
-    if sample.task == "rec" and len(sample.clip) != 1:
-        return f"expected a clip of one frame, got {sample.clip}"
     return None
 
 

@@ -53,6 +53,7 @@ def read_pyav(path: Path, frame_idx_T: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     wanted = {int(index) for index in frame_idx_T}
     found: dict[int, tuple[np.ndarray, float]] = {}
+    index = -1
     try:
         with av.open(str(path)) as container:
             for index, frame in enumerate(container.decode(video=0)):

@@ -22,7 +22,7 @@ from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
 from data.geometry import box_cxcywh_to_xyxy
-from data.tubes import span_frames
+from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
 from model.backbone import generate_greedy
 from model.grounding_model import GroundingModel
@@ -45,14 +45,6 @@ class Prediction:
     span: tuple[int, int] | None
     boxes: dict[int, BoxPx]
     boxes_in_true_span: dict[int, BoxPx]
-
-
-def answer_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure) -> np.ndarray:
-    """Positions of the sampled frames that the decoder looks at: those of the answered interval."""
-    span = span_frames(sample, answer)
-    if span is None:
-        return np.empty(0, dtype=np.int64)
-    return frames_in_span(prompt.clip.frame_idx_T, span)
 
 
 class Predictor:
@@ -130,7 +122,7 @@ def _failure(answer: Answer | ParseFailure, is_empty: bool) -> str:
 
 
 def _as_box(box_4: Tensor) -> BoxPx:
-    left, top, right, bottom = (round(float(value), 4) for value in box_4)
+    left, top, right, bottom = (round(float(value), 6) for value in box_4)
     return left, top, right, bottom
 
 

@@ -82,7 +82,8 @@ class VllmEngine:
         device_args: dict[str, Any] = {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
         if torch.cuda.is_available():
             device_args = {"gpu_memory_utilization": gpu_memory_utilization}
-        self._llm = LLM(
+        llm: Any = LLM
+        self._llm = llm(
             model_folder,
             dtype=dtype,
             max_model_len=max_model_len,
@@ -115,7 +116,7 @@ class VllmEngine:
                 max_tokens=args.max_completion_length,
                 logprobs=0,
                 stop_token_ids=[args.eos_id],
-                logit_bias={token: -100.0 for token in args.banned_ids},
+                logit_bias=dict.fromkeys(args.banned_ids, -100.0),
                 detokenize=False,
             )
             for seed in seeds

@@ -143,7 +143,8 @@ def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], 
     """M-RoPE positions [3, B, L]; bridging queries count on like text."""
     is_image_B = batch["vision_is_image"][batch["vision_of_row"]]
     images, videos = grid_B3[is_image_B], grid_B3[~is_image_B]
-    positions, _ = mllm.model.get_rope_index(
+    rope_index: Any = mllm.model.get_rope_index
+    positions, _ = rope_index(
         batch["input_ids"],
         mm_token_type_ids=batch["mm_token_type_ids"],
         image_grid_thw=images if len(images) else None,
@@ -207,7 +208,8 @@ def generate_greedy(
             inputs[pixels] = torch.cat([prompt.pixel_values_VC for prompt in chosen]).to(device)
             inputs[grid] = torch.stack([prompt.grid_3 for prompt in chosen]).to(device)
     with torch.inference_mode():
-        output = mllm.generate(
+        generate: Any = mllm.generate  # pyright: ignore[reportAttributeAccessIssue]
+        output = generate(
             **inputs,
             do_sample=False,
             max_new_tokens=max_new_tokens,

@@ -83,7 +83,7 @@ class BridgeGrounder(nn.Module):
         chosen = [self._chosen(cells, positions) for (cells, _), positions in zip(rows, frame_position_BF, strict=True)]
         cells_BFSC = _pad([cells.transpose(0, 1) for cells in chosen]).transpose(1, 2).to(bridge_NBKE.dtype)
         cell_mask_BS = _pad([torch.ones(len(xy), dtype=torch.bool, device=xy.device) for _, xy in rows])
-        boxes = self.decoder(
+        boxes, presence = self.decoder(
             bridge_NBKE,
             cells_BFSC,
             cell_mask_BS[:, None].expand(-1, cells_BFSC.shape[1], -1),
@@ -91,7 +91,7 @@ class BridgeGrounder(nn.Module):
             frame_position_BF.clamp(min=0) % self.temporal_patch_size,
             frame_time_sec_BF,
         )
-        return GrounderOutput(*boxes, scores_BT, mask_BT)
+        return GrounderOutput(boxes, presence, scores_BT, mask_BT)
 
     def _chosen(self, cells_TSC: Tensor, positions_F: Tensor) -> Tensor:
         """Cells of each chosen frame's temporal patch, [F, S, C]."""

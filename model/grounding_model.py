@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from model.answering import Grounding, ground
 from model.backbone import (
     decoder_layers,
     encode_vision,
@@ -67,13 +68,15 @@ class GroundingModel(PreTrainedModel):
     def __init__(self, config: GroundingConfig, mllm: Any) -> None:
         super().__init__(config)
         self.mllm = mllm
-        args = dict(config.grounder_args or {})
+        args: dict[str, Any] = dict(config.grounder_args or {})
         self.taps = tapped_layers(len(decoder_layers(mllm)), args["num_taps"])
+        self.grounding_config = config
+        args["num_taps"] = len(self.taps)
         self.grounder = BridgeGrounder(
             llm_width=mllm.config.text_config.hidden_size,
             vision_width=vision_width(mllm.config, args["features"]),
             temporal_patch_size=mllm.config.vision_config.temporal_patch_size,
-            **(args | {"num_taps": len(self.taps)}),
+            **args,
         )
         self.banned_ids = vision_token_ids(mllm)
 
@@ -99,11 +102,17 @@ class GroundingModel(PreTrainedModel):
         grounding = self.grounder(states_BMKD, vision, batch["frame_position"], batch["frame_time_sec"])
         return GroundingOutput(logps_BL, entropies_BL, grounding)
 
+    def ground(self, processor: Any, **question: Any) -> Grounding:
+        """Ask one question; see model/answering.py: `ground`."""
+        return ground(self, processor, **question)
+
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoint the MLLM's layers; the grounder is small."""
         self.mllm.gradient_checkpointing_enable(*args, **kwargs)
 
-    def save_pretrained(self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, save_directory: Any, *, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
         """Write the checkpoint folder. `state_dict`, if given, is this module's, gathered from all ranks."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)

@@ -101,10 +101,8 @@ class SpatialDecoder(nn.Module):
         self.box_heads = nn.ModuleList([_mlp(width, 4) for _ in range(num_layers)])
         self.presence_heads = nn.ModuleList([nn.Linear(width, 1) for _ in range(num_layers)])
         # The first guess, before any layer: a box in the middle.
+        self.first_box_4: Tensor
         self.register_buffer("first_box_4", torch.logit(torch.tensor([0.5, 0.5, 0.3, 0.3])), persistent=False)
-        for head in self.box_heads:
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
 
     def forward(
         self,
@@ -149,4 +147,8 @@ class SpatialDecoder(nn.Module):
 
 
 def _mlp(width: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, out))
+    """Two hidden layers; the output starts at 0, so that the first boxes are the first guess."""
+    last = nn.Linear(width, out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), last)

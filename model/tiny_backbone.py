@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -23,7 +22,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from configs.base import parse_config
+from configs.base import load_config
 from configs.data import DataConfig
 from configs.run import setup_logging
 from data.answers import format_answer
@@ -89,7 +88,7 @@ def train_tokenizer(texts: list[str], *, vocab_size: int = 512) -> PreTrainedTok
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, *, width: int = 128, num_layers: int = 4) -> Qwen3VLConfig:
     """About 2 M parameters, the sizes our choice; a larger initializer range, or a narrow random net is near silent."""
-    ids = tokenizer.convert_tokens_to_ids
+    ids: Any = tokenizer.convert_tokens_to_ids
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": width,
@@ -160,10 +159,10 @@ def main() -> None:
     parser.add_argument("--config", required=True, type=Path, help="a YAML whose data section gives the texts")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     setup_logging()
-    tree = yaml.safe_load(arguments.config.read_text())
-    data = parse_config(DataConfig, tree.get("data", {}), origin=f"{arguments.config}: data")
+    data = load_config(DataConfig, arguments.config, arguments.overrides, section="data")
     make_tiny_backbone(load_samples(data, "train"), arguments.out, seed=arguments.seed)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 import torch
 from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError
 from torch import Tensor
 
 from configs.rft import RFTConfig, RolloutConfig
@@ -80,5 +81,5 @@ class EngineClient:
     def _get(self, reference: Any, what: str) -> Any:
         try:
             return ray.get(reference, timeout=self._timeout_sec)
-        except ray.exceptions.GetTimeoutError:
+        except GetTimeoutError:
             raise RolloutError(f"the engine did not {what} within {self._timeout_sec} s") from None

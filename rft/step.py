@@ -16,9 +16,8 @@ from data.collate import Batch, collate_inputs, collate_targets
 from data.dataset import training_frames
 from data.encoding import EncodedPrompt, completion_text
 from data.geometry import box_cxcywh_to_xyxy
-from data.tubes import TubeBatch, tube_batch
+from data.tubes import TubeBatch, answer_frames, tube_batch
 from data.types import GroundingSample
-from evaluation.predict import answer_frames
 from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput

@@ -53,6 +53,7 @@ def cluster(config: RayConfig) -> Any:
             _node_ip_address="127.0.0.1",
             runtime_env={"env_vars": environment},
             logging_level=logging.WARNING,
+            logging_config=ray.LoggingConfig(encoding="TEXT", log_level="ERROR"),
         )
     try:
         yield

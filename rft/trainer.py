@@ -8,67 +8,42 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DeepSpeedPlugin, set_seed
 from tqdm import tqdm
-from transformers import get_scheduler
 
 from configs.rft import RFTConfig
 from configs.run import Run
-from data.dataset import PromptEncoder, model_inputs
-from data.mixture import draw_order
-from data.sources import load_samples
+from data.dataset import model_inputs
+from data.encoding import EncodedPrompt
 from data.types import GroundingSample
-from evaluation.vllm_engine import Rollout, RolloutError, SamplingArgs, request_seed
-from model.backbone import checkpoint_names, freeze_vision_tower
-from model.build import as_trained, load_checkpoint, parameter_groups
+from evaluation.vllm_engine import Rollout, RolloutError, request_seed
+from model.backbone import checkpoint_names
 from model.grounding_model import MLLM_FOLDER
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
 from rft.objective import StepCounts
 from rft.rollout import EngineClient
-from rft.step import answered_tubes, make_batch, rollout_loss
+from rft.setup import build_learner, prompts_of_steps, sampling_args
+from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
+
+Groups = list[list[Rollout]]
 
 
 class GRPOTrainer:
-    """One rank. Its engine holds the weights of version `step` when step `step` samples."""
+    """One rank. The engine holds the weights of version `step` when step `step` samples."""
 
     def __init__(self, config: RFTConfig, engine: EngineClient, run: Run | None) -> None:
-        set_seed(config.run.seed)
         self.config, self.engine, self.run = config, engine, run
-        self.accelerator = make_accelerator(config)
-        model, self.processor = load_checkpoint(config.checkpoint, dtype="float32")
-        self.encoder = PromptEncoder(self.processor, as_trained(config.data, model.config))
-        model.train()
-        if config.freeze_vision:
-            freeze_vision_tower(model.mllm)
-        if config.objective.decoder_update == "frozen":
-            model.grounder.requires_grad_(False)
-        optim = config.optim
-        groups = parameter_groups(
-            model, learning_rate=optim.learning_rate, grounder_learning_rate=optim.grounder_learning_rate
-        )
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, optim.adam_beta2), weight_decay=optim.weight_decay)
-        schedule = get_scheduler(optim.lr_scheduler_type, optimizer, optim.warmup_steps, config.max_steps)
-        self.model, self.optimizer, self.schedule = self.accelerator.prepare(model, optimizer, schedule)
+        self.learner = build_learner(config)
         self.rewards = RewardComposer(config.rewards)
         self.running_std = RunningStd(decay=config.objective.std_decay, floor=config.objective.std_floor)
-        self.sampling = SamplingArgs(
-            num_generations=config.rollout.num_generations,
-            temperature=config.rollout.temperature,
-            max_completion_length=config.rollout.max_completion_length,
-            eos_id=self.processor.tokenizer.eos_token_id,
-            banned_ids=tuple(model.banned_ids),
-        )
+        self.sampling = sampling_args(config, self.learner)
         self.seconds: dict[str, float] = defaultdict(float)
 
     def train(self) -> None:
         """All steps, then the checkpoint."""
-        steps = self.prompts_of_steps()
+        steps = prompts_of_steps(self.config, self.learner.accelerator)
         with tqdm(total=self.config.max_steps, desc="grpo", unit="step", disable=self.run is None) as bar:
             for step, samples in enumerate(steps):
                 metrics = self.step(step, samples)
@@ -79,92 +54,90 @@ class GRPOTrainer:
         self.save(Path(self.config.run.out) / "checkpoint")
 
     def step(self, step: int, samples: Sequence[GroundingSample]) -> dict[str, float]:
-        """Sample, score, update, push."""
-        config = self.config
+        """The algorithm box."""
         self.seconds.clear()
-        with self.timed("encode"):
-            prompts = [self.encoder(sample) for sample in samples]
-        with self.timed("rollout"):
-            seeds = [request_seed(config.run.seed, step, prompt.unexpanded_ids) for prompt in prompts]
-            groups = self.engine.generate(prompts, self.sampling, seeds=seeds, version=step)
-        counts = step_counts(groups, config)
         collected: dict[str, list[float]] = defaultdict(list)
-        for start in range(0, len(samples), config.prompts_per_micro_batch):
-            part = slice(start, start + config.prompts_per_micro_batch)
-            rng = np.random.default_rng([config.run.seed, 2, step, start])
-            batch = make_batch(
-                samples[part],
-                prompts[part],
-                groups[part],
-                self.processor,
-                config,
-                num_queries=self.unwrapped.num_queries,
-                temporal_patch_size=self.unwrapped.temporal_patch_size,
-                rng=rng,
-            )
-            with self.timed("forward"):
-                inputs = {k: v.to(self.accelerator.device) for k, v in model_inputs(batch.inputs).items()}
-                output = self.model(temperature=config.rollout.temperature, **inputs)
-            with self.timed("reward"):
-                rewards = self.rewards(answered_tubes(batch, output))
-                loss, metrics = rollout_loss(batch, output, rewards, self.running_std, counts, config)
-            check_mismatch(metrics["mismatch/mean"], config.rollout.max_logprob_mismatch, step)
-            with self.timed("backward"):
-                self.accelerator.backward(loss)
+        prompts, groups = self.rollout(step, samples)
+        counts = step_counts(groups, self.config)
+        for batch in self.micro_batches(step, samples, prompts, groups):
+            metrics = self.accumulate(batch, counts)
+            check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
             for name, value in metrics.items():
                 collected[name].append(value)
-        with self.timed("update"):
-            grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.max_grad_norm)
-            self.optimizer.step()
-            self.schedule.step()
-            self.optimizer.zero_grad()
-        with self.timed("push"):
-            self.push(version=step + 1)
-        return self.summary(collected, groups, float(grad_norm or 0.0))
-
-    def push(self, *, version: int) -> None:
-        """The MLLM's weights to the engine; the grounder stays here. Every rank takes part in gathering."""
-        state = self.accelerator.get_state_dict(self.model)
-        if self.accelerator.is_main_process:
-            mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
-            self.engine.push(checkpoint_names(mllm, self.unwrapped.mllm.config), version=version)
-        self.accelerator.wait_for_everyone()
-
-    def save(self, folder: Path) -> None:
-        """The checkpoint folder, by rank 0."""
-        state = self.accelerator.get_state_dict(self.model)
-        if self.accelerator.is_main_process:
-            self.unwrapped.save_pretrained(folder, state_dict=state)
-            self.processor.save_pretrained(folder / MLLM_FOLDER)
-
-    def prompts_of_steps(self) -> Iterator[list[GroundingSample]]:
-        """This rank's samples, step by step: a slice of one order that all ranks share."""
-        samples = load_samples(self.config.data, "train")
-        size, world = self.config.rollout.prompts_per_step, self.accelerator.num_processes
-        total = self.config.max_steps * size * world
-        order = draw_order(samples, self.config.data.tasks, total=total, seed=self.config.run.seed)
-        for rows in order.reshape(self.config.max_steps, world, size)[:, self.accelerator.process_index]:
-            yield [samples[index] for index in rows]
-
-    def summary(
-        self, collected: dict[str, list[float]], groups: list[list[Rollout]], grad_norm: float
-    ) -> dict[str, float]:
-        """One line of metrics: means over micro-batches, lengths, and where the time went."""
-        lengths = [len(rollout.completion_ids) for group in groups for rollout in group]
-        truncated = [rollout.is_truncated for group in groups for rollout in group]
+        grad_norm = self.update()
+        self.push(version=step + 1)
         return {
             **{name: float(np.mean(values)) for name, values in collected.items()},
-            "completion/mean_length": float(np.mean(lengths)),
-            "completion/truncated": float(np.mean(truncated)),
+            **completion_metrics(groups),
             "optim/grad_norm": grad_norm,
-            "optim/lr": self.schedule.get_last_lr()[0],
+            "optim/lr": self.learner.schedule.get_last_lr()[0],
             **{f"seconds/{name}": round(value, 4) for name, value in self.seconds.items()},
         }
 
-    @property
-    def unwrapped(self) -> Any:
-        """The model without DDP or DeepSpeed around it."""
-        return self.accelerator.unwrap_model(self.model)
+    def rollout(self, step: int, samples: Sequence[GroundingSample]) -> tuple[list[EncodedPrompt], Groups]:
+        """Read the videos, sample G completions of each prompt."""
+        with self.timed("encode"):
+            prompts = [self.learner.encoder(sample) for sample in samples]
+        with self.timed("rollout"):
+            seeds = [request_seed(self.config.run.seed, step, prompt.unexpanded_ids) for prompt in prompts]
+            return prompts, self.engine.generate(prompts, self.sampling, seeds=seeds, version=step)
+
+    def micro_batches(
+        self, step: int, samples: Sequence[GroundingSample], prompts: list[EncodedPrompt], groups: Groups
+    ) -> Iterator[RolloutBatch]:
+        """Whole groups at a time."""
+        model, size = self.learner.unwrapped, self.config.prompts_per_micro_batch
+        for start in range(0, len(samples), size):
+            part = slice(start, start + size)
+            yield make_batch(
+                samples[part],
+                prompts[part],
+                groups[part],
+                self.learner.processor,
+                self.config,
+                num_queries=model.num_queries,
+                temporal_patch_size=model.temporal_patch_size,
+                rng=np.random.default_rng([self.config.run.seed, 2, step, start]),
+            )
+
+    def accumulate(self, batch: RolloutBatch, counts: StepCounts) -> dict[str, float]:
+        """Forward, rewards, loss, backward of one micro-batch."""
+        accelerator = self.learner.accelerator
+        with self.timed("forward"):
+            inputs = {name: tensor.to(accelerator.device) for name, tensor in model_inputs(batch.inputs).items()}
+            output = self.learner.model(temperature=self.config.rollout.temperature, **inputs)
+        with self.timed("reward"):
+            rewards = self.rewards(answered_tubes(batch, output))
+            loss, metrics = rollout_loss(batch, output, rewards, self.running_std, counts, self.config)
+        with self.timed("backward"):
+            accelerator.backward(loss)
+        return metrics
+
+    def update(self) -> float:
+        """One optimizer step; -> the gradient's norm before clipping."""
+        learner = self.learner
+        with self.timed("update"):
+            norm = learner.accelerator.clip_grad_norm_(learner.model.parameters(), self.config.optim.max_grad_norm)
+            learner.optimizer.step()
+            learner.schedule.step()
+            learner.optimizer.zero_grad()
+        return float(norm if norm is not None else learner.model.get_global_grad_norm())
+
+    def push(self, *, version: int) -> None:
+        """The MLLM's weights to the engine; the grounder stays here."""
+        with self.timed("push"):
+            state = self.learner.gathered_state()
+            if self.learner.accelerator.is_main_process:
+                mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
+                self.engine.push(checkpoint_names(mllm, self.learner.unwrapped.mllm.config), version=version)
+            self.learner.accelerator.wait_for_everyone()
+
+    def save(self, folder: Path) -> None:
+        """The checkpoint folder, by the main rank."""
+        state = self.learner.gathered_state()
+        if self.learner.accelerator.is_main_process:
+            self.learner.unwrapped.save_pretrained(folder, state_dict=state)
+            self.learner.processor.save_pretrained(folder / MLLM_FOLDER)
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -174,18 +147,7 @@ class GRPOTrainer:
         self.seconds[phase] += time.perf_counter() - start
 
 
-def make_accelerator(config: RFTConfig) -> Accelerator:
-    """accelerate with the config's precision and DeepSpeed file."""
-    plugin = DeepSpeedPlugin(hf_ds_config=config.deepspeed) if config.deepspeed else None
-    return Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision="bf16" if config.dtype == "bfloat16" else "no",
-        deepspeed_plugin=plugin,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-
-
-def step_counts(groups: list[list[Rollout]], config: RFTConfig) -> StepCounts:
+def step_counts(groups: Groups, config: RFTConfig) -> StepCounts:
     """Completions and tokens of the whole step."""
     rollouts = [rollout for group in groups for rollout in group]
     return StepCounts(
@@ -193,6 +155,15 @@ def step_counts(groups: list[list[Rollout]], config: RFTConfig) -> StepCounts:
         num_tokens=sum(len(rollout.completion_ids) for rollout in rollouts),
         max_completion_length=config.rollout.max_completion_length,
     )
+
+
+def completion_metrics(groups: Groups) -> dict[str, float]:
+    """Lengths in tokens and the share that was cut off."""
+    rollouts = [rollout for group in groups for rollout in group]
+    return {
+        "completion/mean_length": float(np.mean([len(rollout.completion_ids) for rollout in rollouts])),
+        "completion/truncated": float(np.mean([rollout.is_truncated for rollout in rollouts])),
+    }
 
 
 def check_mismatch(mean: float, limit: float, step: int) -> None:

@@ -157,8 +157,17 @@ def test_malformed_span(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "B", "<answer> b </answer>", "<answer>B</answer>", "<answer> AB </answer>", "<answer> A </answer>\n"]
-    + ["<answer> \u0411 </answer>", "<answer> A </answer><answer> B </answer>", "Answer: <answer> A </answer>"],
+    [
+        "",
+        "B",
+        "<answer> b </answer>",
+        "<answer>B</answer>",
+        "<answer> AB </answer>",
+        "<answer> A </answer>\n",
+        "<answer> \u0411 </answer>",
+        "<answer> A </answer><answer> B </answer>",
+        "Answer: <answer> A </answer>",
+    ],
 )
 def test_malformed_choice(text: str) -> None:
     """U+0411 is a Cyrillic capital, `str.isupper` would take it."""

@@ -66,14 +66,14 @@ def test_epochs_are_shuffled_anew() -> None:
 
 def test_order_is_a_function_of_the_seed() -> None:
     samples = make_samples(stvg=10, temporal=10)
-    weights = {"stvg": 1.0, "temporal": 1.0}
+    weights: dict[Task, float] = {"stvg": 1.0, "temporal": 1.0}
     first = draw_order(samples, weights, total=50, seed=1)
     np.testing.assert_array_equal(first, draw_order(samples, weights, total=50, seed=1))
     assert (first != draw_order(samples, weights, total=50, seed=2)).any()
 
 
 @pytest.mark.parametrize("weights", [{"stvg": 1.0, "qa": 0.0}, {"stvg": 1.0}, {"stvg": 1.0, "rec": 1.0}])
-def test_a_task_without_weight_or_samples_is_left_out(weights: dict[str, float]) -> None:
+def test_a_task_without_weight_or_samples_is_left_out(weights: dict[Task, float]) -> None:
     """Zero weight, no weight, or no samples (rec): all positions go to stvg."""
     samples = make_samples(stvg=4, qa=4)
     order = draw_order(samples, weights, total=40, seed=0)
@@ -82,7 +82,7 @@ def test_a_task_without_weight_or_samples_is_left_out(weights: dict[str, float])
 
 
 @pytest.mark.parametrize("weights", [{}, {"stvg": 0.0}, {"rec": 1.0}])
-def test_nothing_left_is_an_error(weights: dict[str, float]) -> None:
+def test_nothing_left_is_an_error(weights: dict[Task, float]) -> None:
     with pytest.raises(ValueError, match="no sample of a task in"):
         draw_order(make_samples(stvg=2), weights, total=4, seed=0)
 

@@ -1,0 +1,53 @@
+# Targets install what they need by themselves, with uv, into .venv.
+#   make setup            CPU build of vLLM;  make setup ACCEL=gpu  on a CUDA machine
+#   make demo | test | check | bench
+
+ACCEL ?= cpu
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(ACCEL)
+
+# No connection leaves the machine while testing or showing, and nothing is reported to anyone.
+export HF_HUB_OFFLINE := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export VLLM_NO_USAGE_STATS := 1
+export DO_NOT_TRACK := 1
+export WANDB_MODE := offline
+
+.PHONY: setup demo test check bench requirements clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/$(ACCEL).txt requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --no-deps -r requirements/$(ACCEL).txt -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m scripts.demo --out outputs/demo
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+
+test: check
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks.vision_once
+
+# Pins, without the address of any index.
+requirements:
+	$(BIN)/uv pip compile -q pyproject.toml --extra cpu --python-version 3.11 --no-annotate --no-header -o requirements/cpu.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra gpu --python-version 3.11 --no-annotate --no-header -o requirements/gpu.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra cpu --extra dev --python-version 3.11 --no-annotate --no-header -o requirements/dev.all
+	grep -vxFf requirements/cpu.txt requirements/dev.all > requirements/dev.txt
+	rm requirements/dev.all
+
+clean:
+	rm -rf outputs runs wandb .pytest_cache .ruff_cache

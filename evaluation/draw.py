@@ -1,0 +1,122 @@
+"""A video with the true tube (green) and the predicted one (orange), the sentence, and both intervals as a timeline.
+
+    python -m evaluation.draw --annotations outputs/demo/videos/test.jsonl --predictions outputs/demo/predictions.jsonl \
+        --out outputs/demo/annotated
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from configs.run import setup_logging
+from data.collate import true_box_px
+from data.geometry import interpolate_tube
+from data.sources.jsonl import read_samples
+from data.types import BoxPx, GroundingSample
+from data.video import READERS, write_video
+from evaluation.predict import Prediction, read_predictions
+
+logger = logging.getLogger("evaluation.draw")
+
+GREEN, ORANGE, GREY, WHITE = (60, 220, 90), (255, 140, 30), (90, 92, 98), (240, 240, 240)
+PANEL_PX = 96
+MIN_WIDTH_PX = 480
+
+
+def main() -> None:
+    """Entry point: one mp4 for each of the first predictions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", required=True, type=Path, help="a JSONL of data/sources/jsonl.py")
+    parser.add_argument("--predictions", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--count", type=int, default=1)
+    arguments = parser.parse_args()
+    setup_logging()
+    samples = {sample.sample_id: sample for sample in read_samples(arguments.annotations)}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for prediction in read_predictions(arguments.predictions)[: arguments.count]:
+        path = arguments.out / f"{prediction.sample_id}.mp4"
+        annotate(samples[prediction.sample_id], prediction, path)
+        logger.info("%s", path)
+
+
+def annotate(sample: GroundingSample, prediction: Prediction, path: Path, *, decoder: str = "decord") -> None:
+    """Write the annotated clip at its own frame rate. Raises VideoDecodeError."""
+    frame_idx = np.arange(sample.clip.start, sample.clip.end)
+    frames, _ = READERS[decoder](Path(sample.video_path), frame_idx)
+    scale = max(1, -(-MIN_WIDTH_PX // sample.width))
+    width, height = sample.width * scale, sample.height * scale + PANEL_PX
+    # H.264 with 4:2:0 colour wants even sides.
+    width, height = width + width % 2, height + height % 2
+    drawn = _drawn(sample, prediction, frames, frame_idx, scale, (width, height))
+    write_video(path, drawn, fps=sample.fps, width=width, height=height)
+
+
+def _drawn(
+    sample: GroundingSample,
+    prediction: Prediction,
+    frames: np.ndarray,
+    frame_idx: np.ndarray,
+    scale: int,
+    size: tuple[int, int],
+) -> Iterator[np.ndarray]:
+    predicted = predicted_boxes(prediction)
+    panel = _panel(sample, prediction, size[0])
+    for frame, index in zip(frames, frame_idx.tolist(), strict=True):
+        canvas = Image.new("RGB", size, (16, 17, 20))
+        picture = Image.fromarray(frame)
+        canvas.paste(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST), (0, 0))
+        brush = ImageDraw.Draw(canvas)
+        for box, colour in ((true_box_px(sample, index), GREEN), (predicted.get(index), ORANGE)):
+            if box is not None:
+                brush.rectangle([value * scale for value in box], outline=colour, width=3)
+        top = sample.height * scale
+        canvas.paste(panel, (0, top))
+        x = _x_of(sample, index, size[0])
+        brush.line([(x, top + 40), (x, top + 90)], fill=WHITE, width=2)
+        yield np.asarray(canvas)
+
+
+def predicted_boxes(prediction: Prediction) -> dict[int, BoxPx]:
+    """The predicted box at every frame of the predicted span, interpolated as the evaluator does."""
+    if prediction.span is None or not prediction.boxes:
+        return {}
+    known = sorted(prediction.boxes)
+    wanted = list(range(*prediction.span))
+    boxes_1F4 = interpolate_tube(
+        torch.tensor([[prediction.boxes[frame] for frame in known]]),
+        torch.tensor([known], dtype=torch.float32),
+        torch.ones(1, len(known), dtype=torch.bool),
+        torch.tensor([wanted], dtype=torch.float32),
+    )
+    return {frame: (a, b, c, d) for frame, (a, b, c, d) in zip(wanted, boxes_1F4[0].tolist(), strict=True)}
+
+
+def _x_of(sample: GroundingSample, frame: int, width: int) -> float:
+    left, right = 84, width - 12
+    return left + (right - left) * (frame - sample.clip.start) / len(sample.clip)
+
+
+def _panel(sample: GroundingSample, prediction: Prediction, width: int) -> Image.Image:
+    panel = Image.new("RGB", (width, PANEL_PX), (16, 17, 20))
+    brush = ImageDraw.Draw(panel)
+    font = ImageFont.load_default(size=15)
+    brush.text((10, 8), f'"{prediction.query}"  ->  {prediction.text or "(no answer)"}', fill=WHITE, font=font)
+    true_span = None if sample.span is None else (sample.span.start, sample.span.end)
+    for y, name, span, colour in ((42, "truth", true_span, GREEN), (68, "answer", prediction.span, ORANGE)):
+        brush.text((10, y), name, fill=colour, font=font)
+        brush.rectangle(
+            [_x_of(sample, sample.clip.start, width), y + 4, _x_of(sample, sample.clip.end, width), y + 16], fill=GREY
+        )
+        if span is not None:
+            brush.rectangle([_x_of(sample, span[0], width), y + 4, _x_of(sample, span[1], width), y + 16], fill=colour)
+    return panel
+
+
+if __name__ == "__main__":
+    main()

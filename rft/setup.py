@@ -1,0 +1,100 @@
+"""What a trainer rank needs before the loop: accelerator, model, optimizer, the order of its prompts."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DeepSpeedPlugin, set_seed
+from transformers import get_scheduler
+
+from configs.rft import RFTConfig
+from data.dataset import PromptEncoder
+from data.mixture import draw_order
+from data.sources import load_samples
+from data.types import GroundingSample
+from evaluation.vllm_engine import SamplingArgs
+from model.backbone import freeze_vision_tower
+from model.build import as_trained, load_checkpoint, parameter_groups
+from model.grounding_model import GroundingModel
+
+
+@dataclass
+class Learner:
+    """The policy and what updates it; `model` may be wrapped by DDP or DeepSpeed, `unwrapped` is not."""
+
+    accelerator: Accelerator
+    model: Any
+    unwrapped: GroundingModel
+    processor: Any
+    encoder: PromptEncoder
+    optimizer: Any
+    schedule: Any
+
+    def gathered_state(self) -> dict[str, torch.Tensor]:
+        """All weights, on the main rank; every rank must call."""
+        state: Any = self.accelerator.get_state_dict(self.model)
+        return state
+
+
+def build_learner(config: RFTConfig) -> Learner:
+    """Load the checkpoint in float32, freeze what the config freezes, wrap."""
+    set_seed(config.run.seed)
+    accelerator = make_accelerator(config)
+    if accelerator.device.type == "cpu":
+        # Ray gives a worker one thread; ranks and engine take turns, so all cores are free while one works.
+        torch.set_num_threads(max(1, num_cores() // accelerator.num_processes))
+    model, processor = load_checkpoint(config.checkpoint, dtype="float32")
+    encoder = PromptEncoder(processor, as_trained(config.data, model.grounding_config))
+    model.train()
+    if config.freeze_vision:
+        freeze_vision_tower(model.mllm)
+    if config.objective.decoder_update == "frozen":
+        model.grounder.requires_grad_(False)
+    optim = config.optim
+    groups = parameter_groups(
+        model, learning_rate=optim.learning_rate, grounder_learning_rate=optim.grounder_learning_rate
+    )
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, optim.adam_beta2), weight_decay=optim.weight_decay)
+    schedule = get_scheduler(optim.lr_scheduler_type, optimizer, optim.warmup_steps, config.max_steps)
+    wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    return Learner(accelerator, wrapped, model, processor, encoder, optimizer, schedule)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def make_accelerator(config: RFTConfig) -> Accelerator:
+    """accelerate with the config's precision and DeepSpeed file."""
+    plugin = DeepSpeedPlugin(hf_ds_config=config.deepspeed) if config.deepspeed else None
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if config.dtype == "bfloat16" else "no",
+        deepspeed_plugin=plugin,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def sampling_args(config: RFTConfig, learner: Learner) -> SamplingArgs:
+    """How completions are drawn; no token that stands for pixels may be."""
+    return SamplingArgs(
+        num_generations=config.rollout.num_generations,
+        temperature=config.rollout.temperature,
+        max_completion_length=config.rollout.max_completion_length,
+        eos_id=learner.processor.tokenizer.eos_token_id,
+        banned_ids=tuple(learner.unwrapped.banned_ids),
+    )
+
+
+def prompts_of_steps(config: RFTConfig, accelerator: Accelerator) -> Iterator[list[GroundingSample]]:
+    """This rank's samples, step by step: a slice of one order that all ranks share."""
+    samples = load_samples(config.data, "train")
+    size, world = config.rollout.prompts_per_step, accelerator.num_processes
+    total = config.max_steps * size * world
+    order = draw_order(samples, config.data.tasks, total=total, seed=config.run.seed)
+    for rows in order.reshape(config.max_steps, world, size)[:, accelerator.process_index]:
+        yield [samples[index] for index in rows]

@@ -1,0 +1,135 @@
+"""Export a checkpoint as a Hugging Face folder that loads without this repository.
+
+    python -m scripts.export --checkpoint outputs/demo/rft/checkpoint --out outputs/demo/export
+
+    model = AutoModel.from_pretrained("outputs/demo/export", trust_remote_code=True)
+
+The folder is the checkpoint plus the modules that the model needs, copied from this very code with their imports made
+relative, plus a model card. `mllm/` in it is an ordinary Qwen3-VL checkpoint for vLLM and transformers.
+"""
+
+import argparse
+import ast
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from configs.run import ROOT, setup_logging
+
+logger = logging.getLogger("scripts.export")
+
+ENTRY = "model.grounding_model"
+OURS = ("model", "data")
+
+CARD = """---
+library_name: transformers
+pipeline_tag: video-text-to-text
+license: apache-2.0
+tags: [spatio-temporal-video-grounding, video, qwen3_vl]
+---
+
+# Bridge-STG
+
+Spatio-temporal video grounding: a sentence in, an interval and one box per sampled frame out. Grounder
+`{grounder}` on a Qwen3-VL backbone (`mllm/`, which vLLM and transformers load on its own).
+
+```python
+import decord
+import numpy as np
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("PATH_OR_NAME", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("PATH_OR_NAME", subfolder="mllm")
+
+video = decord.VideoReader("video.mp4")
+fps, step = video.get_avg_fps(), video.get_avg_fps() / {sample_fps}
+frame_idx = np.floor(np.arange(0, len(video), step)).astype(int)
+answer = model.ground(
+    processor,
+    query="the child in red watches the ball",
+    frames_THW3=video.get_batch(frame_idx).asnumpy(),
+    frame_idx_T=frame_idx,
+    fps=fps,
+    num_frames=len(video),
+    max_new_tokens=32,
+)
+answer.span            # (first frame, frame after the last), None when the text is no answer
+answer.boxes_xyxy_px   # frame index -> (left, top, right, bottom)
+```
+
+Trained with prompt order `{prompt_order}`, {sample_fps} frames per second, at most {max_frames} frames.
+Only safetensors and JSON are stored.
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    arguments = parser.parse_args()
+    setup_logging()
+    export(arguments.checkpoint, arguments.out)
+    logger.info("exported to %s", arguments.out)
+
+
+def export(checkpoint: Path, out: Path) -> None:
+    """Write the export folder; an existing one is replaced."""
+    if not (checkpoint / "config.json").is_file():
+        raise FileNotFoundError(f"{checkpoint}: expected a checkpoint folder with config.json in it")
+    if out.exists():
+        shutil.rmtree(out)
+    shutil.copytree(checkpoint, out)
+    config = json.loads((out / "config.json").read_text())
+    entry = ENTRY.rpartition(".")[2]
+    config["architectures"] = ["GroundingModel"]
+    config["auto_map"] = {"AutoConfig": f"{entry}.GroundingConfig", "AutoModel": f"{entry}.GroundingModel"}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for module in sorted(needed_modules(ENTRY)):
+        target = out / f"{module.rpartition('.')[2]}.py"
+        if target.exists():
+            raise RuntimeError(f"two exported modules are named {target.name}")
+        target.write_text(relative_imports(_source(module)))
+    (out / "README.md").write_text(CARD.format(**config, **config["prompt"], **config["video"]))
+
+
+def needed_modules(entry: str) -> set[str]:
+    """The entry and every module of ours that it imports, directly or not."""
+    found, pending = set(), [entry]
+    while pending:
+        module = pending.pop()
+        if module not in found:
+            found.add(module)
+            pending += _imports_of_ours(_source(module), module)
+    return found
+
+
+def _source(module: str) -> str:
+    return (ROOT / Path(*module.split("."))).with_suffix(".py").read_text()
+
+
+def _imports_of_ours(source: str, module: str) -> list[str]:
+    imports = []
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            package = name.partition(".")[0]
+            if package in OURS:
+                imports.append(name)
+            elif package in ("configs", "rewards", "evaluation", "sft", "rft", "scripts"):
+                raise RuntimeError(f"{module} imports {name}, which an export does not carry")
+    return imports
+
+
+def relative_imports(source: str) -> str:
+    """`from data.geometry import x` -> `from .geometry import x`."""
+    packages = "|".join(OURS)
+    return re.sub(rf"^from (?:{packages})\.(\w+) import", r"from .\1 import", source, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    main()

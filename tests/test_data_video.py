@@ -1,0 +1,152 @@
+"""Reading real files: two decoders that agree, times that are exact, and errors that name the file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.types import DecodedClip, FrameSpan
+from data.video import READERS, VideoDecodeError, read_clip, write_video
+
+DECODERS = sorted(READERS)
+WIDTH, HEIGHT, NUM_FRAMES = 64, 48, 40
+WHOLE = FrameSpan(0, NUM_FRAMES)
+
+
+def grey_ramp(num_frames: int) -> Iterator[np.ndarray]:
+    """Frame t is all grey of level 20 + 5 t, so a decoded frame tells its own index."""
+    for t in range(num_frames):
+        yield np.full((HEIGHT, WIDTH, 3), 20 + 5 * t, dtype=np.uint8)
+
+
+def make_video(path: Path, *, fps: float = 8.0) -> Path:
+    write_video(path, grey_ramp(NUM_FRAMES), fps=fps, width=WIDTH, height=HEIGHT)
+    return path
+
+
+def read_all(path: Path, decoder: str, *, clip: FrameSpan = WHOLE, fps: float = 8.0) -> DecodedClip:
+    """Every frame of a clip."""
+    return read_clip(path, clip, fps=fps, sample_fps=fps, max_frames=NUM_FRAMES, decoder=decoder)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_frames_are_the_ones_asked_for(tmp_path: Path, decoder: str) -> None:
+    """The level of grey tells the index: (level - 20) / 5, with half a step of room for the codec."""
+    clip = read_clip(
+        make_video(tmp_path / "v.mp4"), FrameSpan(4, 36), fps=8.0, sample_fps=2.0, max_frames=64, decoder=decoder
+    )
+    assert clip.frames_THW3.shape == (8, HEIGHT, WIDTH, 3) and clip.frames_THW3.dtype == np.uint8
+    np.testing.assert_array_equal(clip.frame_idx_T, np.arange(4, 36, 4))
+    levels_T = (clip.frames_THW3.mean(axis=(1, 2, 3)) - 20) / 5
+    np.testing.assert_allclose(levels_T, clip.frame_idx_T, atol=0.5)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("fps", [8.0, 23.976, 29.97, 30.0])
+def test_times_are_index_over_rate(tmp_path: Path, decoder: str, fps: float) -> None:
+    """From the start of the clip: frame 10 of a clip that begins there is at 0 s, frame 11 at 1 / fps."""
+    clip = read_all(make_video(tmp_path / "v.mp4", fps=fps), decoder, clip=FrameSpan(10, NUM_FRAMES), fps=fps)
+    np.testing.assert_allclose(clip.times_sec_T, (clip.frame_idx_T - 10) / fps, atol=1e-5)
+
+
+@pytest.mark.parametrize("fps", [8.0, 29.97])
+def test_decoders_agree(tmp_path: Path, fps: float) -> None:
+    """Same pixels, bit for bit, and same times to 1e-6 s (decord keeps float32)."""
+    path = make_video(tmp_path / "v.mp4", fps=fps)
+    one, other = (read_all(path, decoder, fps=fps) for decoder in ("decord", "pyav"))
+    np.testing.assert_array_equal(one.frames_THW3, other.frames_THW3)
+    np.testing.assert_allclose(one.times_sec_T, other.times_sec_T, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_reading_is_repeatable_and_independent_of_other_frames(tmp_path: Path, decoder: str) -> None:
+    """A frame is the same whichever others are read with it (seeking must not land elsewhere)."""
+    path = make_video(tmp_path / "v.mp4")
+    everything, _ = READERS[decoder](path, np.arange(NUM_FRAMES))
+    for index in (0, 17, NUM_FRAMES - 1):
+        frames, _ = READERS[decoder](path, np.array([index]))
+        np.testing.assert_array_equal(frames[0], everything[index])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_single_frame_clip(tmp_path: Path, decoder: str) -> None:
+    clip = read_all(make_video(tmp_path / "v.mp4"), decoder, clip=FrameSpan(7, 8))
+    assert clip.frame_idx_T.tolist() == [7] and clip.times_sec_T.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_missing_file(tmp_path: Path, decoder: str) -> None:
+    path = tmp_path / "absent.mp4"
+    with pytest.raises(VideoDecodeError) as caught:
+        read_all(path, decoder)
+    assert str(path) in str(caught.value) and caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_frame_beyond_the_end(tmp_path: Path, decoder: str) -> None:
+    """The annotation says 41 frames, the file has 40: no frame is put in its place."""
+    path = make_video(tmp_path / "v.mp4")
+    with pytest.raises(VideoDecodeError, match=r"asks for frame 40, the file has 40") as caught:
+        READERS[decoder](path, np.array([0, NUM_FRAMES]))
+    assert str(path) in str(caught.value)
+
+
+def move_index_to_front(path: Path) -> Path:
+    """The same streams with the index before the frames: such a file can be opened when it is cut or damaged."""
+    import av
+
+    moved = path.with_name("front.mp4")
+    with av.open(str(path)) as source, av.open(str(moved), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return moved
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_damaged_frames(tmp_path: Path, decoder: str, damage: str) -> None:
+    """The file opens, then its frames end or are noise: an error that names it, not a repeated frame."""
+    path = move_index_to_front(make_video(tmp_path / "v.mp4"))
+    content = bytearray(path.read_bytes())
+    start = content.find(b"mdat") + 1000
+    if damage == "cut":
+        path.write_bytes(content[:start])
+    else:
+        content[start:] = np.random.default_rng(0).integers(0, 256, len(content) - start, dtype=np.uint8).tobytes()
+        path.write_bytes(content)
+    with pytest.raises(VideoDecodeError) as caught:
+        read_all(path, decoder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("decoder", ["pyav"])
+@pytest.mark.parametrize("content", ["empty", "noise", "half"])
+def test_file_that_cannot_be_opened(tmp_path: Path, decoder: str, content: str) -> None:
+    """An empty file, random bytes, and the first half of a file whose index is at its end."""
+    path = make_video(tmp_path / "v.mp4")
+    whole = path.read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+    path.write_bytes({"empty": b"", "noise": noise, "half": whole[: len(whole) // 2]}[content])
+    with pytest.raises(VideoDecodeError) as caught:
+        read_all(path, decoder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("decoder", ["decord"])
+def test_file_without_a_video_stream(tmp_path: Path, decoder: str) -> None:
+    import av
+
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(VideoDecodeError) as caught:
+        read_all(path, decoder)
+    assert str(path) in str(caught.value)
