@@ -21,7 +21,9 @@ class ConfigError(ValueError):
 class Config(BaseModel):
     """Base of every config: unknown keys are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 C = TypeVar("C", bound=Config)
@@ -56,6 +58,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if tree is None:
@@ -75,28 +79,46 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {key!r} is a value, not a group of keys")
-    node[leaf] = yaml.safe_load(value)
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from None
 
 
 def _explain(schema: type[Config], detail: dict[str, Any]) -> str:
-    location = [part for part in detail["loc"] if isinstance(part, str)]
-    key = ".".join(str(part) for part in detail["loc"])
+    parts = [part for part in detail["loc"] if isinstance(part, str)]
+    location = _without_tags(schema, parts)
+    key = ".".join(location) or "config"
     if detail["type"] != "extra_forbidden":
         return f"{key}: {detail['msg']} (got {detail.get('input')!r})"
-    known = _known_keys(schema, location[:-1])
+    known = _known_keys(schema, parts[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
     hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])!r}?" if nearest else ""
     return f"unknown key {key!r}{hint}"
 
 
 def _known_keys(schema: type[Config], path: list[str]) -> list[str]:
-    """Field names of the config found by walking `path`; a discriminator tag in `path` picks a union's member."""
+    """Field names of the configs that `path` leads to; more than one where a union is on the way."""
+    return sorted({name for cls in _walk(schema, path) for name in cls.model_fields})
+
+
+def _walk(schema: type[Config], path: list[str]) -> list[type[Config]]:
     candidates: list[type[Config]] = [schema]
     for part in path:
         children = [c for cls in candidates if part in cls.model_fields for c in _config_types(cls, part)]
-        tagged = [c for c in candidates if part in _tags(c)]
-        candidates = children or tagged or candidates
-    return sorted({name for cls in candidates for name in cls.model_fields})
+        candidates = children or [c for c in candidates if part in _tags(c)] or candidates
+    return candidates
+
+
+def _without_tags(schema: type[Config], location: list[str]) -> list[str]:
+    """pydantic puts the tag of a union's member into the path (`data.source.synthetic.fps`); nobody writes it so."""
+    kept: list[str] = []
+    for i, part in enumerate(location):
+        members = _walk(schema, kept)
+        is_tag = i + 1 < len(location) and any(part in _tags(c) for c in members)
+        if not is_tag or any(part in c.model_fields for c in members):
+            kept.append(part)
+    return kept
 
 
 def _config_types(cls: type[Config], field: str) -> list[type[Config]]:

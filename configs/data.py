@@ -20,8 +20,8 @@ class SyntheticSource(Config):
     """Rendered videos per split; a video carries one sample for each object and task."""
     num_objects: tuple[int, int] = (1, 2)
     """Fewest and most shapes in a video; the others are distractors for the one in question."""
-    size_px: Annotated[int, Field(ge=32)] = 64
-    """Width and height of the video."""
+    size_px: Annotated[int, Field(ge=32, multiple_of=2)] = 64
+    """Width and height of the video; H.264 wants them even."""
     fps: Annotated[float, Field(gt=0)] = 8.0
     duration_sec: Annotated[float, Field(gt=0)] = 8.0
     min_interval_sec: Annotated[float, Field(gt=0)] = 2.0
@@ -35,8 +35,10 @@ class SyntheticSource(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SyntheticSource":
-        if not 1 <= self.num_objects[0] <= self.num_objects[1]:
-            raise ValueError(f"num_objects: expected 1 <= fewest <= most, got {self.num_objects}")
+        if not 1 <= self.num_objects[0] <= self.num_objects[1] <= 3:
+            raise ValueError(f"num_objects: expected 1 <= fewest <= most <= 3, got {self.num_objects}")
+        if self.min_interval_sec * self.fps < 1:
+            raise ValueError(f"min_interval_sec: expected at least one frame, 1 / {self.fps} s")
         if not self.min_interval_sec <= self.max_interval_sec < self.duration_sec:
             raise ValueError(
                 "expected min_interval_sec <= max_interval_sec < duration_sec, got "

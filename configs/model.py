@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.base import Config
 
@@ -25,6 +25,12 @@ class BridgeConfig(Config):
     """Two-way attention between a frame's query and the bridging queries; False lets only the frame query read."""
     temporal_alignment: bool = True
     """ETA: align bridging queries with frames, and pool the aligned frames into the queries."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "BridgeConfig":
+        if self.width % 4 or self.width % self.num_heads:
+            raise ValueError(f"width: expected a multiple of 4 and of num_heads={self.num_heads}, got {self.width}")
+        return self
 
 
 class LossConfig(Config):

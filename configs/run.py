@@ -9,9 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
 from configs.base import Config
 
@@ -28,7 +29,7 @@ class RunConfig(Config):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online where WANDB_API_KEY is set, offline otherwise. metrics.jsonl is always written."""
     wandb_project: str = "bridge-stg"
-    log_every: int = 1
+    log_every: Annotated[int, Field(ge=1)] = 1
     """Steps between lines of metrics."""
 
 

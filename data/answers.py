@@ -52,8 +52,13 @@ Answer = SpanSec | Choice | InBox
 
 
 def format_span(span: SpanSec, *, decimals: int) -> str:
-    """SpanSec(2.0, 5.5), decimals=1 -> "<time> 2.0 - 5.5 </time>"."""
-    return f"<time> {span.start_sec:.{decimals}f} - {span.end_sec:.{decimals}f} </time>"
+    """SpanSec(2.0, 5.5), decimals=1 -> "<time> 2.0 - 5.5 </time>".
+
+    An interval that rounding would make empty is written one unit of the last decimal long.
+    """
+    start_sec = round(span.start_sec, decimals)
+    end_sec = max(round(span.end_sec, decimals), start_sec + 10.0**-decimals)
+    return f"<time> {start_sec:.{decimals}f} - {end_sec:.{decimals}f} </time>"
 
 
 def parse_span(text: str) -> SpanSec | ParseFailure:

@@ -5,7 +5,7 @@ the *clip* (the part of the video that the model is given), since that is what t
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class FrameSpan:
     end: int
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.start, int) and isinstance(self.end, int)):
+            raise TypeError(f"expected whole frames, got start={self.start!r}, end={self.end!r}")
         if not 0 <= self.start < self.end:
             raise ValueError(f"expected 0 <= start < end, got start={self.start}, end={self.end}")
 
@@ -71,7 +73,11 @@ class GroundingSample:
 
 def _problem(sample: GroundingSample) -> str | None:
     """What is wrong with a sample, or None."""
-    if sample.fps <= 0 or sample.width <= 0 or sample.height <= 0:
+    if sample.task not in get_args(Task):
+        return f"task {sample.task!r} is not one of {get_args(Task)}"
+    if sample.query_type not in get_args(QueryType):
+        return f"query_type {sample.query_type!r} is not one of {get_args(QueryType)}"
+    if not (0 < sample.fps < float("inf")) or sample.width <= 0 or sample.height <= 0:
         return f"expected positive fps, width, height, got {sample.fps}, {sample.width}, {sample.height}"
     if not sample.query.strip():
         return "the query is empty"
@@ -88,7 +94,14 @@ def _problem(sample: GroundingSample) -> str | None:
         num_boxes = -1 if sample.boxes_xyxy_px is None else len(sample.boxes_xyxy_px)
         if num_boxes != len(sample.span):
             return f"expected one box (or null) per frame of the span, {len(sample.span)}, got {num_boxes}"
+        bad = [box for box in sample.boxes_xyxy_px or () if box is not None and not _is_box(box)]
+        if bad:
+            return f"expected boxes as (left, top, right, bottom), left <= right and top <= bottom, got {bad[0]}"
     return None
+
+
+def _is_box(box: BoxPx) -> bool:
+    return len(box) == 4 and box[0] <= box[2] and box[1] <= box[3]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ import numpy as np
 from data.frame_sampling import sample_frames
 from data.types import DecodedClip, FrameSpan
 
+# mbtree makes the encoder's output differ from run to run on small frames.
+X264 = {"crf": "18", "x264-params": "mbtree=0"}
+
 
 class VideoDecodeError(RuntimeError):
     """A video could not be read; the message names the file and the cause."""
@@ -39,8 +42,12 @@ def read_decord(path: Path, frame_idx_T: np.ndarray) -> tuple[np.ndarray, np.nda
     import decord
 
     try:
+        # A file that it cannot open is a plain RuntimeError, everything later a DECORDError.
         reader = decord.VideoReader(str(path), num_threads=1)
-        _check_length(path, len(reader), frame_idx_T)
+    except (decord.DECORDError, RuntimeError) as error:
+        raise VideoDecodeError(path, f"decord: {str(error).strip().splitlines()[0]}") from error
+    _check_length(path, len(reader), frame_idx_T)
+    try:
         frames = reader.get_batch(frame_idx_T.tolist()).asnumpy()
         return frames, np.asarray(reader.get_frame_timestamp(frame_idx_T.tolist()))[:, 0]
     except decord.DECORDError as error:
@@ -56,6 +63,8 @@ def read_pyav(path: Path, frame_idx_T: np.ndarray) -> tuple[np.ndarray, np.ndarr
     index = -1
     try:
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoDecodeError(path, "PyAV: no video stream")
             for index, frame in enumerate(container.decode(video=0)):
                 if index in wanted:
                     found[index] = frame.to_ndarray(format="rgb24"), float(frame.time)
@@ -94,7 +103,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], *, fps: float, width: 
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=X264)
         stream.width, stream.height, stream.pix_fmt, stream.thread_count = width, height, "yuv420p", 1
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

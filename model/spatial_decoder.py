@@ -48,15 +48,19 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Frame query <-> bridging queries, then frame query <- its frame, then an MLP. Pre-norm."""
+    """Frame query <-> bridging queries, then frame query <- its frame, then an MLP. Pre-norm.
+
+    Interactive: the frame's query and its K bridging queries attend to one another, and all of them change. Otherwise
+    only the frame's query does.
+    """
 
     def __init__(self, width: int, num_heads: int, ffn_width: int, *, interactive: bool) -> None:
         super().__init__()
-        self.read_bridge = Attention(width, num_heads)
+        self.interactive = interactive
+        self.meet_bridge = Attention(width, num_heads)
         self.read_frame = Attention(width, num_heads)
-        self.update_bridge = Attention(width, num_heads) if interactive else None
         self.mlp = nn.Sequential(nn.Linear(width, ffn_width), nn.GELU(), nn.Linear(ffn_width, width))
-        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(5)])
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
 
     def forward(
         self,
@@ -68,14 +72,15 @@ class DecoderLayer(nn.Module):
         where_R1E: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """where_R1E encodes the centre of the current box, so that a query looks where it believes to be."""
-        bridge = self.norms[0](bridge_RKE)
-        query_R1E = query_R1E + self.read_bridge(self.norms[1](query_R1E), bridge, bridge)
-        if self.update_bridge is not None:
-            query = self.norms[2](query_R1E)
-            bridge_RKE = bridge_RKE + self.update_bridge(bridge, query, query)
-        looking = self.norms[3](query_R1E) + where_R1E
+        tokens = self.norms[0](torch.cat([query_R1E, bridge_RKE], dim=1))
+        if self.interactive:
+            change = self.meet_bridge(tokens, tokens, tokens)
+            query_R1E, bridge_RKE = query_R1E + change[:, :1], bridge_RKE + change[:, 1:]
+        else:
+            query_R1E = query_R1E + self.meet_bridge(tokens[:, :1], tokens, tokens)
+        looking = self.norms[1](query_R1E) + where_R1E
         query_R1E = query_R1E + self.read_frame(looking, keys_RSE, cells_RSE, mask_RS)
-        return query_R1E + self.mlp(self.norms[4](query_R1E)), bridge_RKE
+        return query_R1E + self.mlp(self.norms[2](query_R1E)), bridge_RKE
 
 
 class SpatialDecoder(nn.Module):

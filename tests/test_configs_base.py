@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from configs.base import Config, ConfigError, load_config
-from configs.data import JsonlSource, SyntheticSource
+from configs.data import DataConfig, JsonlSource, SyntheticSource
 from configs.evaluation import EvaluationConfig
 from configs.rft import RFTConfig
 from configs.sft import SFTConfig
@@ -68,6 +68,14 @@ def test_override_switches_the_union(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"run": {"out": "x"}, "data": {"source": {"root": "here"}}}))
     source = load_config(SFTConfig, path, ["data.source.type=jsonl"]).data.source
     assert source == JsonlSource(root="here")
+
+
+def test_a_section_of_a_file(sft_yaml: Path) -> None:
+    """`section` reads one group of keys with the schema it has there; overrides keep their full dotted keys."""
+    data = load_config(DataConfig, sft_yaml, ["data.source.seed=3", "data.video.sample_fps=1"], section="data")
+    assert data == load_config(SFTConfig, sft_yaml, ["data.source.seed=3", "data.video.sample_fps=1"]).data
+    with pytest.raises(ConfigError, match="section data:\n  unknown key 'vdeo'; did you mean 'video'"):
+        load_config(DataConfig, sft_yaml, ["data.vdeo={}"], section="data")
 
 
 def test_configs_are_frozen(sft_yaml: Path) -> None:

@@ -288,7 +288,7 @@ RECORD: dict[str, Any] = {
         ({"span": [14, 12]}, "expected 0 <= start < end"),
         ({"span": [12, 12]}, "expected 0 <= start < end"),
         ({"span": [12, 65]}, "is not inside the clip"),
-        ({"span": None}, "span is missing"),
+        ({"span": None}, "boxes without a span"),
         ({"boxes_xyxy_px": [[3.0, 4.0, 20.0, 21.0]]}, "expected one box .* per frame of the span, 2, got 1"),
         ({"boxes_xyxy_px": None}, "expected one box"),
         ({"task": "rec"}, "expected a clip of one frame"),
@@ -305,6 +305,16 @@ def test_jsonl_names_file_and_line(tmp_path: Path, change: dict[str, Any], expec
     with pytest.raises(AnnotationError, match=expected) as caught:
         read_samples(path)
     assert f"{path}, line 3: " in str(caught.value)
+
+
+def test_jsonl_question_without_an_answer(tmp_path: Path) -> None:
+    """Neither span nor boxes: it can be asked; its true interval is an error that names it."""
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({key: value for key, value in RECORD.items() if key not in ("span", "boxes_xyxy_px")}))
+    (sample,) = read_samples(path)
+    assert sample.span is None and sample.boxes_xyxy_px is None
+    with pytest.raises(ValueError, match=r"'v1' \(stvg\) has no span"):
+        _ = sample.span_sec
 
 
 @pytest.mark.parametrize("line", ["{bad", "[1]", "5", "{}"])

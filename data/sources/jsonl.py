@@ -31,7 +31,7 @@ def load(config: JsonlSource, split: str) -> list[GroundingSample]:
 def read_samples(path: Path) -> list[GroundingSample]:
     """Parse a file; relative video paths are resolved against its folder."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such annotation file") from None
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -60,8 +60,9 @@ def _parse(line: str, path: Path, number: int) -> GroundingSample:
         if unknown:
             raise ValueError(f"unknown fields {sorted(unknown)}")
         return _from_record(record, path.parent)
-    except (ValueError, TypeError, KeyError) as error:
-        raise AnnotationError(f"{path}, line {number}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"field {error} is missing" if isinstance(error, KeyError) else error
+        raise AnnotationError(f"{path}, line {number}: {reason}") from error
 
 
 def _from_record(record: dict[str, Any], folder: Path) -> GroundingSample:

@@ -11,6 +11,7 @@ and qa (the question with three options).
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 from zlib import crc32
@@ -75,7 +76,8 @@ def render(config: SyntheticSource, *, num_processes: int = 2) -> None:
         folder = Path(config.root) / split
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [(config, split, index) for index in range(count)]
-        with ProcessPoolExecutor(num_processes) as pool:
+        # Spawned, not forked: a fork of a process whose threads hold locks hangs.
+        with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
             done = pool.map(_render_video, jobs, chunksize=4)
             samples = [s for group in tqdm(done, total=count, desc=f"render {split}", unit="video") for s in group]
         write_samples(folder.parent / f"{split}.jsonl", samples)

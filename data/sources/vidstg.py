@@ -33,7 +33,10 @@ def load(config: VidstgSource, split: str) -> list[GroundingSample]:
     for index, record in enumerate(records):
         if cached[0] != record["vid"]:
             cached = (record["vid"], _read_tracks(config.tracks, track_files, record["vid"]))
-        samples += _samples_of(record, cached[1], Path(config.videos), f"{split}-{index}")
+        try:
+            samples += _samples_of(record, cached[1], Path(config.videos), f"{split}-{index}")
+        except (ValueError, KeyError, IndexError) as error:
+            raise AnnotationError(f"{path}, record {index} (video {record['vid']}): {error!r}") from error
     return samples
 
 
@@ -73,4 +76,6 @@ def _boxes(trajectories: list[list[dict[str, Any]]], span: FrameSpan, target_id:
                 return box["xmin"], box["ymin"], box["xmax"], box["ymax"]
         return None
 
+    if span.end > len(trajectories):
+        raise ValueError(f"the span ends at frame {span.end}, the track file has {len(trajectories)} frames")
     return tuple(box_at(frame) for frame in range(span.start, span.end))

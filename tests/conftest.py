@@ -1,0 +1,126 @@
+"""Small real things, made once a session: rendered videos, a tiny Qwen3-VL, a checkpoint, its export, a vLLM engine."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from configs.run import quiet_environment
+
+quiet_environment()
+
+import pytest
+import torch
+from tiny import Tiny
+
+from configs.data import DataConfig, SyntheticSource, VideoConfig
+from configs.model import BridgeConfig, ModelConfig
+from configs.rft import RFTConfig, RolloutConfig
+from configs.run import RunConfig
+from data.dataset import PromptEncoder
+from data.sources import synthetic
+from model.build import build_model, load_checkpoint, save_checkpoint
+from model.grounding_model import GroundingModel
+from model.tiny_backbone import make_tiny_backbone
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSource:
+    """12 training and 6 test videos of 4 s, 4 frames a second."""
+    config = SyntheticSource(
+        root=str(tmp_path_factory.mktemp("videos")),
+        num_videos={"train": 12, "test": 6},
+        num_objects=(1, 2),
+        size_px=64,
+        fps=4.0,
+        duration_sec=4.0,
+        min_interval_sec=1.0,
+        max_interval_sec=3.0,
+    )
+    synthetic.render(config, num_processes=1)
+    return config
+
+
+@pytest.fixture(scope="session")
+def backbone(source: SyntheticSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3-VL checkpoint folder."""
+    folder = tmp_path_factory.mktemp("backbone")
+    make_tiny_backbone(synthetic.load(source, "train"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bridge_config() -> BridgeConfig:
+    """A small `bridge` grounder."""
+    return BridgeConfig(num_queries=4, width=64, num_layers=2, num_heads=4, ffn_width=128)
+
+
+@pytest.fixture(scope="session")
+def tiny(
+    source: SyntheticSource, backbone: Path, bridge_config: BridgeConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Tiny:
+    """A random checkpoint, saved and loaded. Its box heads are not at their zero start, so that boxes depend on inputs."""
+    data = DataConfig(
+        source=source, video=VideoConfig(sample_fps=4.0), tasks=dict.fromkeys(["stvg", "temporal", "rec", "qa"], 1.0)
+    )
+    torch.manual_seed(0)
+    model, processor = build_model(
+        ModelConfig(backbone=str(backbone), dtype="float32", bridge=bridge_config, freeze_vision=False), data
+    )
+    for head in model.grounder.decoder.box_heads:
+        torch.nn.init.normal_(head[-1].weight, std=0.5)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(model, processor, folder)
+    loaded, processor = load_checkpoint(folder, dtype="float32")
+    return Tiny(folder, data, synthetic.load(source, "train"), loaded, processor, PromptEncoder(processor, data))
+
+
+@pytest.fixture()
+def model(tiny: Tiny) -> GroundingModel:
+    """A copy of the model that a test may change."""
+    return load_checkpoint(tiny.folder, dtype="float32")[0]
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The checkpoint's export."""
+    from scripts.export import export
+
+    folder = tmp_path_factory.mktemp("export") / "bridge"
+    export(tiny.folder, folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def rft_config(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> RFTConfig:
+    """GRPO on the tiny checkpoint."""
+    return RFTConfig(
+        run=RunConfig(out=str(tmp_path_factory.mktemp("rft")), wandb="disabled"),
+        checkpoint=str(tiny.folder),
+        data=tiny.data.model_copy(update={"tasks": {"stvg": 1.0}}),
+        rollout=RolloutConfig(
+            prompts_per_step=2, num_generations=4, max_completion_length=16, max_model_len=1024, kv_cache_gib=0.25
+        ),
+        dtype="float32",
+        freeze_vision=False,
+        max_steps=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def engine(exported: Path, rft_config: RFTConfig) -> Iterator[Any]:
+    """A real vLLM engine, in an actor on a real one-node Ray cluster, serving the MLLM part of the export."""
+    import ray
+
+    from rft.rollout import EngineClient, start_engine
+    from rft.train import cluster
+
+    with cluster(rft_config.ray):
+        actor = start_engine(str(exported / "mllm"), rft_config)
+        client = EngineClient(actor, timeout_sec=300.0)
+        client.wait_until_ready()
+        yield client
+        ray.kill(actor)
