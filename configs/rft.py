@@ -19,7 +19,7 @@ class RolloutConfig(Config):
     """P, on each trainer rank."""
     num_generations: Annotated[int, Field(ge=2)] = 8
     """G, completions for each prompt."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     max_completion_length: Annotated[int, Field(ge=4)] = 32
     """Tokens; a span is about 16."""
     max_model_len: Annotated[int, Field(ge=64)] = 8192

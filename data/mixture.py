@@ -16,7 +16,7 @@ def draw_order(
 
     The task of a position is drawn by weight; within a task all samples come once before any comes again.
     """
-    by_task: dict[Task, np.ndarray] = {
+    by_task: dict[str, np.ndarray] = {
         task: np.flatnonzero([sample.task == task for sample in samples]) for task in weights
     }
     tasks = [task for task in by_task if weights[task] > 0 and len(by_task[task])]

@@ -1,0 +1,196 @@
+"""A real vLLM engine against the trainer: ids, log-probs, seeds, weight pushes. It runs in an actor on a real cluster."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tiny import Tiny
+
+from data.collate import collate_inputs
+from data.encoding import EncodedPrompt
+from evaluation.vllm_engine import Rollout, RolloutError, SamplingArgs, request_seed
+from model.backbone import checkpoint_names
+from model.grounding_model import GroundingModel
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny: Tiny) -> list[EncodedPrompt]:
+    samples = [*tiny.of_task("stvg")[:4], tiny.of_task("qa")[0], tiny.of_task("rec")[0]]
+    return [tiny.encoder(sample) for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def args(tiny: Tiny) -> SamplingArgs:
+    return SamplingArgs(
+        num_generations=3,
+        temperature=0.8,
+        max_completion_length=12,
+        eos_id=tiny.processor.tokenizer.eos_token_id,
+        banned_ids=tuple(tiny.model.banned_ids),
+    )
+
+
+class Server:
+    """The engine and the version that it has now."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.version = engine, 0
+
+    def sample(self, prompts: list[EncodedPrompt], args: SamplingArgs) -> list[list[Rollout]]:
+        seeds = [request_seed(0, 0, prompt.unexpanded_ids) for prompt in prompts]
+        return self.engine.generate(prompts, args, seeds=seeds, version=self.version)
+
+    def push(self, model: GroundingModel) -> None:
+        self.version += 1
+        state = checkpoint_names(model.mllm.state_dict(), model.mllm.config)
+        self.engine.push(state, version=self.version)
+
+
+@pytest.fixture(scope="module")
+def server(engine: Any) -> Server:
+    return Server(engine)
+
+
+@pytest.fixture(autouse=True)
+def original_weights(server: Server, tiny: Tiny) -> None:
+    """Every test starts from the checkpoint's own weights."""
+    server.push(tiny.model)
+
+
+def largest_difference(
+    model: GroundingModel, prompts: list[EncodedPrompt], groups: list[list[Rollout]], temperature: float
+) -> float:
+    """Between the engine's log-probs of its samples and the trainer's."""
+    rows = [(p, rollout) for p, group in enumerate(groups) for rollout in group]
+    batch = collate_inputs(
+        prompts,
+        [rollout.completion_ids for _, rollout in rows],
+        [[0]] * len(rows),
+        vision_of_row=[p for p, _ in rows],
+        num_queries=model.num_queries,
+        pad_id=0,
+    )
+    with torch.inference_mode():
+        ours = model(temperature=temperature, **batch).logps_BL[batch["score_mask"].bool()]
+    theirs = torch.tensor([value for _, rollout in rows for value in rollout.logps])
+    assert len(ours) == len(theirs) > 0
+    return float((ours - theirs).abs().max())
+
+
+def test_log_probs_equal_the_trainers(
+    server: Server, tiny: Tiny, prompts: list[EncodedPrompt], args: SamplingArgs
+) -> None:
+    """Videos and an image, at a temperature other than 1, pixel tokens banned on both sides: <= 1e-4."""
+    groups = server.sample(prompts, args)
+    assert largest_difference(tiny.model, prompts, groups, args.temperature) <= 1e-4
+
+
+def test_log_probs_equal_at_another_frame_rate(server: Server, tiny: Tiny, args: SamplingArgs) -> None:
+    """Timestamps and their positions agree when every second frame is taken."""
+    prompt = _thinned(tiny)
+    groups = server.sample([prompt], args)
+    assert largest_difference(tiny.model, [prompt], groups, args.temperature) <= 1e-4
+
+
+def _thinned(tiny: Tiny) -> EncodedPrompt:
+    from data.encoding import encode_prompt
+    from data.types import DecodedClip
+
+    sample = tiny.of_task("stvg")[0]
+    clip = tiny.encoder(sample).clip
+    half = DecodedClip(clip.frames_THW3[::2].copy(), clip.frame_idx_T[::2], clip.times_sec_T[::2])
+    return encode_prompt(tiny.processor, sample, half, order="query_video_query")
+
+
+def test_expanded_ids_are_checked_token_for_token(
+    server: Server, prompts: list[EncodedPrompt], args: SamplingArgs
+) -> None:
+    """A prompt whose expansion differs in one token is refused, not trained on."""
+    ids = prompts[0].input_ids_L.clone()
+    ids[5] += 1
+    with pytest.raises(Exception, match="differ from position 5"):
+        server.sample([replace(prompts[0], input_ids_L=ids)], args)
+
+
+def test_a_blank_video_changes_the_engines_log_probs(
+    server: Server, prompts: list[EncodedPrompt], args: SamplingArgs
+) -> None:
+    """Pixels reach vLLM."""
+    clip = prompts[0].clip
+    blank = replace(prompts[0], clip=replace(clip, frames_THW3=clip.frames_THW3 * 0))
+    greedy = replace(args, num_generations=1, temperature=0.0)
+    seen, unseen = (server.sample([prompt], greedy)[0][0] for prompt in (prompts[0], blank))
+    assert abs(seen.logps[0] - unseen.logps[0]) > 1e-3 or seen.completion_ids != unseen.completion_ids
+
+
+def test_a_seeded_rollout_repeats(server: Server, prompts: list[EncodedPrompt], args: SamplingArgs) -> None:
+    """Bit-equal, log-probs included: again, alone, and in another order; and a cold cache draws the same tokens."""
+    cold = server.sample(prompts, args)
+    warm = server.sample(prompts, args)
+    assert server.sample(prompts, args) == warm
+    assert server.sample(prompts[1:2], args)[0] == warm[1]
+    assert server.sample(prompts[::-1], args)[::-1] == warm
+    assert [[r.completion_ids for r in g] for g in cold] == [[r.completion_ids for r in g] for g in warm]
+
+
+def test_another_step_draws_other_tokens(server: Server, prompts: list[EncodedPrompt], args: SamplingArgs) -> None:
+    """The seed is a hash of run, step and prompt."""
+    ids = prompts[0].unexpanded_ids
+    draws = [
+        server.engine.generate(prompts[:1], args, seeds=[request_seed(0, step, ids)], version=server.version)
+        for step in (0, 1)
+    ]
+    assert [r.completion_ids for r in draws[0][0]] != [r.completion_ids for r in draws[1][0]]
+
+
+@pytest.mark.parametrize("part", ["all", "vision"])
+def test_after_a_push_log_probs_equal_the_trainers(
+    part: str, server: Server, model: GroundingModel, prompts: list[EncodedPrompt], args: SamplingArgs
+) -> None:
+    """Also when only vision weights changed: then the encoder's cache is what would be stale."""
+    server.sample(prompts, args)  # fill the caches
+    torch.manual_seed(1)
+    changed = model.mllm if part == "all" else model.mllm.model.visual
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    before = server.sample(prompts, args)
+    assert largest_difference(model, prompts, before, args.temperature) > 1e-2
+    server.push(model)
+    after = server.sample(prompts, args)
+    assert largest_difference(model, prompts, after, args.temperature) <= 1e-4
+
+
+def test_a_stale_engine_is_refused(server: Server, prompts: list[EncodedPrompt], args: SamplingArgs) -> None:
+    """Asking for a version that was not pushed is an error."""
+    with pytest.raises(Exception, match="asked for weights of version"):
+        server.engine.generate(prompts[:1], args, seeds=[0], version=server.version + 1)
+
+
+def test_weights_under_other_names_are_refused(server: Server, tiny: Tiny) -> None:
+    """Names must be those of the checkpoint: a wrapper's prefix, or a missing tensor, is an error."""
+    state = dict(list(tiny.model.mllm.state_dict().items())[1:])
+    with pytest.raises(Exception, match="differ in 1 names"):
+        server.engine.push(state, version=server.version + 1)
+
+
+def test_an_engine_that_does_not_answer_in_time_is_an_error(
+    engine: Any, prompts: list[EncodedPrompt], args: SamplingArgs, server: Server
+) -> None:
+    """No call waits for ever."""
+    from rft.rollout import EngineClient
+
+    impatient = EngineClient(engine._engine, timeout_sec=0.001)
+    with pytest.raises(RolloutError, match="did not generate within"):
+        impatient.generate(prompts, args, seeds=[0] * len(prompts), version=server.version)
+
+
+def test_tokens_that_stand_for_pixels_are_never_drawn(
+    server: Server, tiny: Tiny, prompts: list[EncodedPrompt], args: SamplingArgs
+) -> None:
+    """At the highest temperature, where a random model draws from the whole vocabulary."""
+    hot = replace(args, num_generations=16, temperature=2.0)
+    drawn = {token for group in server.sample(prompts, hot) for rollout in group for token in rollout.completion_ids}
+    assert len(drawn) > 100
+    assert not drawn & set(tiny.model.banned_ids)

@@ -1,0 +1,113 @@
+"""One micro-batch of GRPO on hand-written rollouts: what is scored, rewarded and trained under each decoder_update."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import Tiny
+
+from configs.rft import ObjectiveConfig, RFTConfig
+from data.answers import format_answer
+from data.encoding import text_ids
+from data.types import GroundingSample
+from evaluation.vllm_engine import Rollout
+from model.grounding_model import GroundingModel
+from rewards.composer import RewardComposer
+from rft.advantages import RunningStd
+from rft.objective import StepCounts
+from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
+
+TEXTS = ["<time> 0.0 - 4.0 </time>", "", "what?", "<time> 3.0 - 1.0 </time>"]
+
+
+def batch_of(
+    tiny: Tiny, samples: list[GroundingSample], config: RFTConfig, texts: list[str] | None = None
+) -> RolloutBatch:
+    """Groups of the true answer and the given texts, with log-probs of -2 as if sampled."""
+    groups = []
+    for sample in samples:
+        answers = [format_answer(sample, decimals=2), *(TEXTS if texts is None else texts)]
+        ids = [text_ids(tiny.processor, text) for text in answers]
+        groups.append([Rollout(row, [-2.0] * len(row), False, 0) for row in ids])
+    prompts = [tiny.encoder(sample) for sample in samples]
+    return make_batch(
+        samples, prompts, groups, tiny.processor, config,
+        num_queries=4, temporal_patch_size=2, rng=np.random.default_rng(0),
+    )  # fmt: skip
+
+
+def step(model: GroundingModel, batch: RolloutBatch, config: RFTConfig) -> tuple[torch.Tensor, dict[str, float]]:
+    from data.dataset import model_inputs
+
+    output = model(**model_inputs(batch.inputs))
+    rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
+    counts = StepCounts(len(batch.answers), int(batch.mask_BL.sum()), 16)
+    return rollout_loss(batch, output, rewards, RunningStd(decay=0.9, floor=0.05), counts, config)
+
+
+def with_objective(config: RFTConfig, **objective: object) -> RFTConfig:
+    return config.model_copy(update={"objective": ObjectiveConfig(**objective)})  # type: ignore[arg-type]
+
+
+def test_batch_of_rollouts(tiny: Tiny, rft_config: RFTConfig) -> None:
+    """Old log-probs lie on the sampled tokens; frames are those of the answered interval; failures have none."""
+    samples = tiny.of_task("stvg")[:2]
+    batch = batch_of(tiny, samples, rft_config)
+    assert torch.equal(batch.old_logps_BL != 0, batch.mask_BL)
+    assert batch.inputs["pixel_values"].shape[0] == sum(tiny.encoder(s).pixel_values_VC.shape[0] for s in samples)
+    for row, sample in ((0, samples[0]), (5, samples[1])):
+        assert batch.frame_idx_BF[row][batch.valid_BF[row]].tolist() == list(range(sample.span.start, sample.span.end))
+    assert batch.valid_BF[1].sum() == 16 and not batch.valid_BF[2:5].any()
+
+
+def test_rewards_of_the_batch(model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
+    """Format 2 of 5; temporal 1 for the truth, its share for the whole video, 0 for the failures."""
+    samples = tiny.of_task("stvg")[:1]
+    batch = batch_of(tiny, samples, rft_config)
+    _, metrics = step(model, batch, rft_config)
+    share = len(samples[0].span) / 16
+    assert metrics["reward/format"] == pytest.approx(2 / 5)
+    assert metrics["reward/temporal"] == pytest.approx((1 + share) / 5, abs=1e-6)
+    assert metrics["reward/zero_std_groups"] == 0
+
+
+@pytest.mark.parametrize("decoder_update", ["frozen", "supervised", "pathwise"])
+def test_what_is_trained(decoder_update: str, model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
+    """The text always; boxes only with a gradient of their own."""
+    config = with_objective(rft_config, decoder_update=decoder_update)
+    loss, _ = step(model, batch_of(tiny, tiny.of_task("stvg")[:2], config), config)
+    loss.backward()
+    assert model.mllm.lm_head.weight.grad is not None and model.mllm.lm_head.weight.grad.abs().any()
+    box_grad = model.grounder.decoder.box_heads[-1][-1].weight.grad
+    assert (box_grad is not None and bool(box_grad.abs().any())) == (decoder_update != "frozen")
+
+
+def test_pathwise_follows_the_reward(model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
+    """Twenty small steps of the decoder on the true answer and the whole video raise the vIoU reward."""
+    samples = tiny.of_task("stvg")[:2]
+    for head in model.grounder.decoder.box_heads:
+        torch.nn.init.zeros_(head[-1].weight)
+    batch = batch_of(tiny, samples, rft_config, texts=["<time> 0.0 - 4.0 </time>"])
+    optimizer = torch.optim.Adam(model.grounder.decoder.parameters(), lr=2e-3)
+    seen = []
+    for _ in range(20):
+        loss, metrics = step(model, batch, rft_config)
+        seen.append(metrics["reward/viou"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert seen[-1] > seen[0] + 0.05
+
+
+def test_a_batch_without_any_answer_still_trains(model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
+    """No frame at all: reward 0, finite loss, a gradient that is zero."""
+    sample = tiny.of_task("stvg")[0]
+    ids = text_ids(tiny.processor, "no")
+    groups = [[Rollout(ids, [-1.0] * len(ids), False, 0)] * 2]
+    batch = make_batch(
+        [sample], [tiny.encoder(sample)], groups, tiny.processor, rft_config,
+        num_queries=4, temporal_patch_size=2, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    loss, metrics = step(model, batch, rft_config)
+    loss.backward()
+    assert metrics["reward/total"] == 0 and torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
