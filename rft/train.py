@@ -20,6 +20,10 @@ from configs.run import Run, quiet_environment, setup_logging
 
 logger = logging.getLogger("rft.train")
 
+# Ray's switch for machines that are no cluster, whatever its name says: every server binds to loopback alone. Ray reads
+# it when it is imported.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 def main() -> None:
     """Entry point."""
@@ -42,6 +46,8 @@ def train(config: RFTConfig) -> None:
 def cluster(config: RayConfig) -> Any:
     """A connection to a Ray cluster: the one at `address`, or one node started here and stopped at the end."""
     environment = quiet_environment()
+    if config.address is None:
+        os.environ |= LOOPBACK_ONLY
     import ray
 
     if config.address is not None:
@@ -50,7 +56,6 @@ def cluster(config: RayConfig) -> Any:
         ray.init(
             num_cpus=config.num_cpus or max(os.cpu_count() or 1, config.num_workers + 1),
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
             runtime_env={"env_vars": environment},
             logging_level=logging.WARNING,
             logging_config=ray.LoggingConfig(encoding="TEXT", log_level="ERROR"),

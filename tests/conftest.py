@@ -8,8 +8,10 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from configs.run import quiet_environment
+from rft.train import LOOPBACK_ONLY
 
 quiet_environment()
+os.environ |= LOOPBACK_ONLY
 
 import pytest
 import torch
