@@ -99,11 +99,15 @@ class RFTConfig(Config):
     """Whole groups that go through one forward and backward."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     freeze_vision: bool = True
-    deepspeed: str | None = None
-    """Path of a DeepSpeed JSON."""
 
     @model_validator(mode="after")
     def _only_stvg(self) -> "RFTConfig":
         if set(self.data.tasks) != {"stvg"}:
             raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, got {sorted(self.data.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_batch_at_once(self) -> "RFTConfig":
+        if self.objective.scale_rewards == "batch" and self.prompts_per_micro_batch < self.rollout.prompts_per_step:
+            raise ValueError("objective.scale_rewards=batch needs prompts_per_micro_batch >= rollout.prompts_per_step")
         return self

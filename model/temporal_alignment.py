@@ -22,8 +22,9 @@ class TemporalAlignment(nn.Module):
         self.embed_frame = nn.Sequential(nn.LayerNorm(vision_width), nn.Linear(vision_width, width), nn.GELU())
         self.frame_key = nn.Linear(width, width)
         self.query_key = nn.Linear(width, width)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
-        self.bias = nn.Parameter(torch.zeros(()))
+        # Of one element, not scalars: DeepSpeed 0.19 cannot broadcast a parameter without a dimension.
+        self.log_scale = nn.Parameter(torch.full((1,), math.log(8.0)))
+        self.bias = nn.Parameter(torch.zeros(1))
         self.enrich = nn.Linear(width, width)
 
     def forward(self, bridge_NBKE: Tensor, pooled_BTC: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:

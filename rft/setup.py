@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DeepSpeedPlugin, set_seed
+from accelerate.utils import set_seed
 from transformers import get_scheduler
 
 from configs.rft import RFTConfig
@@ -23,7 +23,7 @@ from model.grounding_model import GroundingModel
 
 @dataclass
 class Learner:
-    """The policy and what updates it; `model` may be wrapped by DDP or DeepSpeed, `unwrapped` is not."""
+    """The policy and what updates it; `model` may be wrapped by DDP, `unwrapped` is not."""
 
     accelerator: Accelerator
     model: Any
@@ -69,12 +69,10 @@ def num_cores() -> int:
 
 
 def make_accelerator(config: RFTConfig) -> Accelerator:
-    """accelerate with the config's precision and DeepSpeed file."""
-    plugin = DeepSpeedPlugin(hf_ds_config=config.deepspeed) if config.deepspeed else None
+    """accelerate with the config's precision; DDP where there are several ranks."""
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if config.dtype == "bfloat16" else "no",
-        deepspeed_plugin=plugin,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 

@@ -22,7 +22,7 @@ from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
-from rft.advantages import RunningStd, batch_std, group_advantages, group_std
+from rft.advantages import batch_std, group_advantages, group_std
 from rft.objective import StepCounts, pathwise_loss, policy_loss, policy_metrics
 
 
@@ -122,16 +122,15 @@ def rollout_loss(
     batch: RolloutBatch,
     output: GroundingOutput,
     rewards: RewardBreakdown,
-    running: RunningStd,
+    running_scale: float,
     counts: StepCounts,
     config: RFTConfig,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one micro-batch and its metrics."""
+    """Loss of one micro-batch and its metrics. running_scale: of the rewards of all ranks, see RunningStd."""
     objective = config.objective
     mask_BL = batch.mask_BL.to(output.logps_BL.device)
     old_BL = batch.old_logps_BL.to(output.logps_BL.device)
     rewards_PG = rewards.total_B.detach().reshape(-1, batch.num_generations)
-    running_scale = running.update(rewards_PG)
     scale = {
         "running": rewards_PG.new_tensor([[running_scale]]),
         "group": group_std(rewards_PG),

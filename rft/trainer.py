@@ -108,7 +108,8 @@ class GRPOTrainer:
             output = self.learner.model(temperature=self.config.rollout.temperature, **inputs)
         with self.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))
-            loss, metrics = rollout_loss(batch, output, rewards, self.running_std, counts, self.config)
+            scale = self.running_std.update(accelerator.gather(rewards.total_B.detach()))
+            loss, metrics = rollout_loss(batch, output, rewards, scale, counts, self.config)
         with self.timed("backward"):
             accelerator.backward(loss)
         return metrics
@@ -121,7 +122,7 @@ class GRPOTrainer:
             learner.optimizer.step()
             learner.schedule.step()
             learner.optimizer.zero_grad()
-        return float(norm if norm is not None else learner.model.get_global_grad_norm())
+        return float(norm)
 
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""

@@ -179,3 +179,22 @@ def test_the_decoder_overfits_one_batch(model: GroundingModel, tiny: Tiny) -> No
 def _true_answers(tiny: Tiny, samples: list[GroundingSample], prompts: list[EncodedPrompt]) -> object:
     answers = [text_ids(tiny.processor, format_answer(sample, decimals=2)) for sample in samples]
     return lambda asked: answers
+
+
+@pytest.mark.parametrize("mode", ["autocast", "bfloat16 weights"])
+def test_bfloat16_is_close(mode: str, tiny: Tiny) -> None:
+    """Training computes under autocast on float32 weights; evaluation may load the MLLM in bfloat16."""
+    samples, frames = mixed(tiny), [[0, 3], [0], [], [2, 5]]
+    batch = collate(tiny, samples, frames)
+    exact = forward(tiny.model, batch)
+    if mode == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = forward(tiny.model, batch)
+    else:
+        rough = forward(load_checkpoint(tiny.folder, dtype="bfloat16")[0], batch)
+    assert rough.logps_BL.dtype == rough.grounding.boxes_cxcywh_NBF4.dtype == torch.float32
+    mask = batch["score_mask"].bool()
+    assert (rough.logps_BL - exact.logps_BL)[mask].abs().mean() < 0.05
+    real = batch["frame_position"] >= 0
+    boxes = (rough.grounding.boxes_cxcywh_NBF4 - exact.grounding.boxes_cxcywh_NBF4)[:, real]
+    assert boxes.abs().mean() < 0.05

@@ -43,7 +43,8 @@ def step(model: GroundingModel, batch: RolloutBatch, config: RFTConfig) -> tuple
     output = model(**model_inputs(batch.inputs))
     rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
     counts = StepCounts(len(batch.answers), int(batch.mask_BL.sum()), 16)
-    return rollout_loss(batch, output, rewards, RunningStd(decay=0.9, floor=0.05), counts, config)
+    scale = RunningStd(decay=0.9, floor=0.05).update(rewards.total_B.detach())
+    return rollout_loss(batch, output, rewards, scale, counts, config)
 
 
 def with_objective(config: RFTConfig, **objective: object) -> RFTConfig:
