@@ -4,12 +4,11 @@ python -m data.prepare --config configs/demo/sft.yaml
 python -m data.prepare --config configs/demo/sft.yaml data.source.num_videos.train=1000
 """
 
-import argparse
 import logging
 from collections import Counter
-from pathlib import Path
 
 from configs.base import load_config
+from configs.command_line import config_parser
 from configs.data import DataConfig, SyntheticSource
 from configs.run import setup_logging
 from data.sources import load_samples
@@ -20,10 +19,7 @@ logger = logging.getLogger("data.prepare")
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path, help="a YAML with a `data:` section")
-    parser.add_argument("overrides", nargs="*", help="key=value")
-    arguments = parser.parse_args()
+    arguments = config_parser(__doc__).parse_args()
     setup_logging()
     config = load_config(DataConfig, arguments.config, arguments.overrides, section="data")
     if isinstance(config.source, SyntheticSource):

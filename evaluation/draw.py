@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
 from configs.run import setup_logging
 from data.collate import true_box_px
@@ -39,7 +40,7 @@ def main() -> None:
     setup_logging()
     samples = {sample.sample_id: sample for sample in read_samples(arguments.annotations)}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for prediction in read_predictions(arguments.predictions)[: arguments.count]:
+    for prediction in tqdm(read_predictions(arguments.predictions)[: arguments.count], desc="draw", unit="video"):
         path = arguments.out / f"{prediction.sample_id}.mp4"
         annotate(samples[prediction.sample_id], prediction, path)
         logger.info("%s", path)

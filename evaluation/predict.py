@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from data.answers import Answer, ParseFailure, parse_answer
-from data.collate import collate_inputs
 from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
-from data.geometry import box_cxcywh_to_xyxy
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
+from model.answering import decode_boxes
 from model.backbone import generate_greedy
 from model.grounding_model import GroundingModel
 
@@ -61,25 +59,12 @@ class Predictor:
         asked = [answer_frames(*row) for row in zip(samples, prompts, answers, strict=True)]
         true = [_true_frames(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)]
         frames = [np.union1d(a, b) for a, b in zip(asked, true, strict=True)]
-        boxes_BF4 = self._boxes(prompts, completions, frames)
+        pad_id = self.encoder.processor.tokenizer.pad_token_id
+        boxes_BF4 = decode_boxes(self.model, prompts, completions, [row.tolist() for row in frames], pad_id=pad_id)
         return [
             _prediction(sample, prompt, text, answer, [frames[b], asked[b], true[b]], boxes_BF4[b])
             for b, (sample, prompt, text, answer) in enumerate(zip(samples, prompts, texts, answers, strict=True))
         ]
-
-    def _boxes(
-        self, prompts: list[EncodedPrompt], completions: list[list[int]], frames: Sequence[np.ndarray]
-    ) -> Tensor:
-        batch = collate_inputs(
-            prompts,
-            completions,
-            [chosen.tolist() for chosen in frames],
-            num_queries=self.model.num_queries,
-            pad_id=self.encoder.processor.tokenizer.pad_token_id,
-        )
-        with torch.inference_mode():
-            output = self.model(**{name: tensor.to(self.model.device) for name, tensor in batch.items()})
-        return box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1]).cpu()
 
 
 def _true_frames(sample: GroundingSample, prompt: EncodedPrompt) -> np.ndarray:

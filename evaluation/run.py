@@ -3,14 +3,13 @@
 python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint out=outputs/demo/eval
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.base import load_config
+from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging
 
@@ -21,11 +20,7 @@ COLUMNS = ("m_tIoU", "m_vIoU", "vIoU@0.3", "vIoU@0.5", "gt_vIoU", "parse_rate")
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("overrides", nargs="*", help="key=value")
-    arguments = parser.parse_args()
-    config = load_config(EvaluationConfig, arguments.config, arguments.overrides)
+    config = config_from_command_line(EvaluationConfig, __doc__)
     quiet_environment()
     setup_logging()
     metrics = evaluate(config)

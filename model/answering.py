@@ -1,14 +1,16 @@
 """From frames and a sentence to an interval and boxes: the whole path of one question, without an annotation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.answers import parse_span
 from data.collate import collate_inputs
-from data.encoding import completion_text, encode_prompt
+from data.encoding import EncodedPrompt, completion_text, encode_prompt
 from data.geometry import box_cxcywh_to_xyxy
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
@@ -55,17 +57,8 @@ def ground(
     )
     text = completion_text(processor, completion)
     answer = parse_span(text)
-    chosen = answer_frames(sample, prompt, answer)
-    batch = collate_inputs(
-        [prompt],
-        [completion],
-        [chosen.tolist()],
-        num_queries=model.num_queries,
-        pad_id=processor.tokenizer.pad_token_id,
-    )
-    with torch.inference_mode():
-        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-    boxes_F4 = box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1, 0]).cpu()
+    chosen = answer_frames(sample, prompt, answer).tolist()
+    boxes_F4 = decode_boxes(model, [prompt], [completion], [chosen], pad_id=processor.tokenizer.pad_token_id)[0]
     boxes_px = boxes_F4 * boxes_F4.new_tensor([width, height, width, height])
     span = span_frames(sample, answer)
     return Grounding(
@@ -73,6 +66,21 @@ def ground(
         span=None if span is None else (span.start, span.end),
         boxes_xyxy_px={
             int(frame_idx_T[t]): (left, top, right, bottom)
-            for t, (left, top, right, bottom) in zip(chosen.tolist(), boxes_px.tolist(), strict=True)
+            for t, (left, top, right, bottom) in zip(chosen, boxes_px.tolist(), strict=True)
         },
     )
+
+
+def decode_boxes(
+    model: Any,
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[list[int]],
+    frames: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+) -> Tensor:
+    """Boxes of the chosen frames, after the completion as it was written: xyxy in [0, 1], [B, F, 4] on the CPU."""
+    batch = collate_inputs(prompts, completions, frames, num_queries=model.num_queries, pad_id=pad_id)
+    with torch.inference_mode():
+        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+    return box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1]).cpu()

@@ -6,13 +6,13 @@ Same code path as Qwen/Qwen3-VL-4B-Instruct: same classes, chat template and pro
 trained on the run's own prompts and answers. Embeddings are untied: on CPU, vLLM does not reload a tied output layer.
 """
 
-import argparse
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2VLImageProcessor,
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from configs.base import load_config
+from configs.command_line import config_parser
 from configs.data import DataConfig
 from configs.run import setup_logging
 from data.answers import format_answer
@@ -77,7 +78,7 @@ def train_tokenizer(texts: list[str], *, vocab_size: int = 512) -> PreTrainedTok
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(tqdm(texts, desc="train tokenizer", unit="text"), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -155,11 +156,9 @@ def make_tiny_backbone(samples: list[GroundingSample], folder: str | Path, *, se
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path, help="a YAML whose data section gives the texts")
+    parser = config_parser(__doc__)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     setup_logging()
     data = load_config(DataConfig, arguments.config, arguments.overrides, section="data")

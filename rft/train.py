@@ -7,14 +7,13 @@ Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint
 started in this process; on a running cluster (`ray start` on every node) pass ray.address=auto.
 """
 
-import argparse
 import contextlib
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from configs.base import load_config
+from configs.command_line import config_from_command_line
 from configs.rft import RayConfig, RFTConfig
 from configs.run import Run, quiet_environment, setup_logging
 
@@ -27,11 +26,7 @@ LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("overrides", nargs="*", help="key=value")
-    arguments = parser.parse_args()
-    config = load_config(RFTConfig, arguments.config, arguments.overrides)
+    config = config_from_command_line(RFTConfig, __doc__)
     setup_logging()
     train(config)
 

@@ -16,6 +16,8 @@ import re
 import shutil
 from pathlib import Path
 
+from tqdm import tqdm
+
 from configs.run import ROOT, setup_logging
 
 logger = logging.getLogger("scripts.export")
@@ -87,7 +89,7 @@ def export(checkpoint: Path, out: Path) -> None:
     config["architectures"] = ["GroundingModel"]
     config["auto_map"] = {"AutoConfig": f"{entry}.GroundingConfig", "AutoModel": f"{entry}.GroundingModel"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for module in sorted(needed_modules(ENTRY)):
+    for module in tqdm(sorted(needed_modules(ENTRY)), desc="export code", unit="module"):
         target = out / f"{module.rpartition('.')[2]}.py"
         if target.exists():
             raise RuntimeError(f"two exported modules are named {target.name}")

@@ -7,14 +7,13 @@ Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint
 is in it).
 """
 
-import argparse
 import contextlib
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from configs.base import load_config
+from configs.command_line import config_from_command_line
 from configs.run import Run, quiet_environment, setup_logging
 from configs.sft import SFTConfig
 
@@ -23,11 +22,7 @@ logger = logging.getLogger("sft.train")
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("overrides", nargs="*", help="key=value")
-    arguments = parser.parse_args()
-    config = load_config(SFTConfig, arguments.config, arguments.overrides)
+    config = config_from_command_line(SFTConfig, __doc__)
     quiet_environment()
     setup_logging()
     train(config)

@@ -1,0 +1,21 @@
+"""`--config FILE key=value ...`, the same for every entry point."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.base import C, load_config
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with `--config` and overrides; an entry point may add arguments of its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("overrides", nargs="*", help="key=value, for example optim.learning_rate=1e-5")
+    return parser
+
+
+def config_from_command_line(schema: type[C], description: str | None, arguments: Sequence[str] | None = None) -> C:
+    """The config of a run. Raises ConfigError."""
+    parsed = config_parser(description).parse_args(arguments)
+    return load_config(schema, parsed.config, parsed.overrides)
