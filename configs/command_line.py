@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.base import C, load_config
+from configs.base import C, ConfigError, load_config
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
@@ -16,6 +16,10 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def config_from_command_line(schema: type[C], description: str | None, arguments: Sequence[str] | None = None) -> C:
-    """The config of a run. Raises ConfigError."""
-    parsed = config_parser(description).parse_args(arguments)
-    return load_config(schema, parsed.config, parsed.overrides)
+    """The config of a run. A config that cannot be used ends the process with status 2 and the reason."""
+    parser = config_parser(description)
+    parsed = parser.parse_args(arguments)
+    try:
+        return load_config(schema, parsed.config, parsed.overrides)
+    except ConfigError as error:
+        parser.error(str(error))

@@ -106,7 +106,7 @@ class ExposureConfig(Config):
     """Exposure perturbation: with teacher forcing the bridging queries read the true interval from the answer.
 
     A perturbed sample carries a shifted answer that is not scored as text, so that boxes, presence and alignment do
-    not come to trust it. Our own choice; the evidence is in NOTES.md.
+    not come to trust it. Our own choice (NOTES.md).
     """
 
     probability: Annotated[float, Field(ge=0, le=1)] = 0.3

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from configs.base import Config
 from configs.data import DataConfig, FrameChoiceConfig
 from configs.model import LossConfig
+from configs.optim import RFTOptimConfig
 from configs.rewards import RewardConfig
 from configs.run import RunConfig
-from configs.sft import OptimConfig
 
 
 class RolloutConfig(Config):
@@ -46,7 +46,9 @@ class ObjectiveConfig(Config):
     the batch's, or nothing."""
     std_floor: Annotated[float, Field(gt=0)] = 0.05
     std_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the running standard deviation."""
+    """Decay of the running standard deviation, step by step."""
+    std_initial: Annotated[float, Field(gt=0)] = 0.5
+    """What it is before the first step; our choice."""
     epsilon: Annotated[float, Field(gt=0)] = 0.2
     epsilon_high: Annotated[float, Field(gt=0)] = 0.28
     """Clip-higher, DAPO (2503.14476) section 3.1."""
@@ -74,8 +76,6 @@ class RayConfig(Config):
     num_workers: Annotated[int, Field(ge=1)] = 1
     """Trainer ranks."""
     use_gpu: bool = False
-    max_failures: Annotated[int, Field(ge=0)] = 0
-    """Restarts of the trainer group by Ray Train."""
 
 
 class RFTConfig(Config):
@@ -88,7 +88,7 @@ class RFTConfig(Config):
     rewards: RewardConfig = RewardConfig()
     rollout: RolloutConfig = RolloutConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-    optim: OptimConfig = OptimConfig(learning_rate=1e-6, grounder_learning_rate=1e-5, warmup_steps=0)
+    optim: RFTOptimConfig = RFTOptimConfig()
     loss: LossConfig = LossConfig()
     """Weights of the box losses for decoder_update=supervised; its text weight is not used."""
     frames: FrameChoiceConfig = FrameChoiceConfig()
@@ -99,6 +99,7 @@ class RFTConfig(Config):
     """Whole groups that go through one forward and backward."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     freeze_vision: bool = True
+    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _only_stvg(self) -> "RFTConfig":

@@ -41,6 +41,7 @@ def quiet_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_ERROR_REPORTING": "false",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "PYTHONPATH": _with_root(os.environ.get("PYTHONPATH", "")),
     }
@@ -58,9 +59,7 @@ class Run:
 
     def __init__(self, config: RunConfig, resolved: Config, *, stage: str) -> None:
         self.folder = Path(config.out)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
-        (self.folder / "environment.json").write_text(json.dumps(environment_state(), indent=2) + "\n")
+        write_provenance(self.folder, resolved)
         self._metrics = (self.folder / "metrics.jsonl").open("w")
         self._stage = stage
         self._wandb = _start_wandb(config, resolved, stage)
@@ -82,6 +81,13 @@ class Run:
         self._metrics.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
+
+
+def write_provenance(folder: Path, resolved: Config) -> None:
+    """config.yaml, complete, and environment.json: what any number in this folder came from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
+    (folder / "environment.json").write_text(json.dumps(environment_state(), indent=2) + "\n")
 
 
 def _start_wandb(config: RunConfig, resolved: Config, stage: str) -> Any:

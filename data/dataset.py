@@ -47,10 +47,14 @@ class PromptEncoder:
 
     def _keep(self, key: tuple[str, str], prompt: EncodedPrompt) -> None:
         self._cache[key] = prompt
-        self._room -= prompt.pixel_values_VC.nbytes
+        self._room -= _nbytes(prompt)
         while self._room < 0:
             _, dropped = self._cache.popitem(last=False)
-            self._room += dropped.pixel_values_VC.nbytes
+            self._room += _nbytes(dropped)
+
+
+def _nbytes(prompt: EncodedPrompt) -> int:
+    return prompt.pixel_values_VC.nbytes + prompt.clip.frames_THW3.nbytes
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class SupervisedRows:
 def shift_span(sample: GroundingSample, max_shift_sec: float, rng: np.random.Generator) -> SpanSec:
     """Each end of the true span moved by up to `max_shift_sec`, kept in the clip and at least one frame long."""
     start, end = np.array(sample.span_sec) + rng.uniform(-max_shift_sec, max_shift_sec, size=2)
-    frame_sec = max(1 / sample.fps, 0.1)
+    frame_sec = min(max(1 / sample.fps, 0.1), sample.duration_sec)
     start = float(np.clip(start, 0.0, sample.duration_sec - frame_sec))
     return SpanSec(start, float(np.clip(end, start + frame_sec, sample.duration_sec)))
 

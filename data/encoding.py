@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
@@ -94,8 +93,3 @@ def completion_text(processor: Any, completion_ids: list[int]) -> str:
     eos = processor.tokenizer.eos_token_id
     end = completion_ids.index(eos) if eos in completion_ids else len(completion_ids)
     return processor.tokenizer.decode(completion_ids[:end], skip_special_tokens=False)
-
-
-def num_vision_tokens(prompt: EncodedPrompt) -> int:
-    """Placeholder tokens of the prompt, which must equal the merged patches that the tower gives."""
-    return int(torch.count_nonzero(prompt.mm_token_type_ids_L))

@@ -19,14 +19,16 @@ logger = logging.getLogger("data.prepare")
 
 def main() -> None:
     """Entry point."""
-    arguments = config_parser(__doc__).parse_args()
+    parser = config_parser(__doc__)
+    parser.add_argument("--splits", nargs="+", default=["train"], help="to count, of a source that is not rendered")
+    arguments = parser.parse_args()
     setup_logging()
     config = load_config(DataConfig, arguments.config, arguments.overrides, section="data")
     if isinstance(config.source, SyntheticSource):
         render(config.source)
-        for split in config.source.num_videos:
-            samples = load_samples(config, split)
-            logger.info("%s: %d samples %s", split, len(samples), dict(Counter(sample.task for sample in samples)))
+    for split in config.source.num_videos if isinstance(config.source, SyntheticSource) else arguments.splits:
+        samples = load_samples(config, split)
+        logger.info("%s: %d samples %s", split, len(samples), dict(Counter(sample.task for sample in samples)))
 
 
 if __name__ == "__main__":

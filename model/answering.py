@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.answers import parse_span
 from data.collate import collate_inputs
-from data.encoding import EncodedPrompt, completion_text, encode_prompt
+from data.encoding import EncodedPrompt, completion_text, encode_prompt, text_ids
 from data.geometry import box_cxcywh_to_xyxy
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
@@ -36,8 +36,12 @@ def ground(
     fps: float,
     num_frames: int,
     max_new_tokens: int,
+    answer: str | None = None,
 ) -> Grounding:
-    """frames_THW3: uint8 RGB, sampled from a clip of `num_frames` frames at indices frame_idx_T (ascending)."""
+    """frames_THW3: uint8 RGB, sampled from a clip of `num_frames` frames at indices frame_idx_T (ascending).
+
+    answer: a text to decode boxes for; None lets the model write it.
+    """
     height, width = frames_THW3.shape[1:3]
     sample = GroundingSample(
         sample_id="question",
@@ -51,16 +55,19 @@ def ground(
     )
     clip = DecodedClip(frames_THW3, np.asarray(frame_idx_T), np.asarray(frame_idx_T) / fps)
     prompt = encode_prompt(processor, sample, clip, order=model.config.prompt["prompt_order"])
-    eos_id = processor.tokenizer.eos_token_id
-    (completion,) = generate_greedy(
-        model.mllm, [prompt], max_new_tokens=max_new_tokens, eos_id=eos_id, banned_ids=model.banned_ids
-    )
+    if answer is not None:
+        completion = text_ids(processor, answer)
+    else:
+        eos_id = processor.tokenizer.eos_token_id
+        (completion,) = generate_greedy(
+            model.mllm, [prompt], max_new_tokens=max_new_tokens, eos_id=eos_id, banned_ids=model.banned_ids
+        )
     text = completion_text(processor, completion)
-    answer = parse_span(text)
-    chosen = answer_frames(sample, prompt, answer).tolist()
+    parsed = parse_span(text)
+    chosen = answer_frames(sample, prompt, parsed).tolist()
     boxes_F4 = decode_boxes(model, [prompt], [completion], [chosen], pad_id=processor.tokenizer.pad_token_id)[0]
     boxes_px = boxes_F4 * boxes_F4.new_tensor([width, height, width, height])
-    span = span_frames(sample, answer)
+    span = span_frames(sample, parsed)
     return Grounding(
         text=text,
         span=None if span is None else (span.start, span.end),

@@ -111,8 +111,8 @@ def hidden_states(
 ) -> tuple[Tensor, Tensor]:
     """The one forward of the LLM: prompt, completion and bridging queries together.
 
-    vision holds one input per row. -> last hidden states [B, L, D] (after the final norm), and the query states after
-    each tapped layer [B, M, K, D] (before it).
+    vision holds one input per row. -> last hidden states [B, L, D], after the final norm, and the query states after
+    each tapped layer [B, M, K, D]; those of the last layer are after the final norm too.
     """
     ids, mask = batch["input_ids"], batch["attention_mask"]
     is_vision_BL = batch["mm_token_type_ids"] > 0
@@ -174,7 +174,8 @@ def score_tokens(
     banned = torch.tensor(banned_ids, device=logits_NV.device)
     all_logps_NV = logits_NV.index_fill(1, banned, float("-inf")).log_softmax(dim=-1)
     logps_N = all_logps_NV.gather(1, batch["input_ids"][score_mask][:, None])[:, 0]
-    entropies_N = -(all_logps_NV.exp() * all_logps_NV.nan_to_num(neginf=0.0)).sum(dim=-1)
+    with torch.no_grad():  # reported, not trained
+        entropies_N = -(all_logps_NV.exp() * all_logps_NV.nan_to_num(neginf=0.0)).sum(dim=-1)
     empty = torch.zeros(score_mask.shape, dtype=logps_N.dtype, device=logps_N.device)
     return empty.masked_scatter(score_mask, logps_N), empty.masked_scatter(score_mask, entropies_N)
 

@@ -8,6 +8,7 @@ import torch
 
 from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
+from configs.optim import OptimConfig
 from model.backbone import freeze_vision_tower, load_mllm, load_processor
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
 
@@ -40,29 +41,44 @@ def load_checkpoint(folder: str | Path, *, dtype: str, attention: str = "sdpa") 
     """A checkpoint folder's model (in eval mode) and processor."""
     if not (Path(folder) / MLLM_FOLDER).is_dir():
         raise FileNotFoundError(f"{folder}: expected a checkpoint folder with {MLLM_FOLDER}/ and config.json in it")
-    model = GroundingModel.from_pretrained(folder, dtype=DTYPES[dtype], attention=attention)
+    model = GroundingModel.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation=attention)
     return model, load_processor(str(Path(folder) / MLLM_FOLDER))
 
 
 def as_trained(data: DataConfig, config: GroundingConfig) -> DataConfig:
-    """The data config with prompt and frame sampling as the checkpoint was trained; sampling that was set stays."""
+    """The data config with prompt and frame sampling as the checkpoint was trained; frame sampling that was set stays.
+
+    Raises ValueError for a prompt or a pixel budget that was set and is not the checkpoint's.
+    """
+    trained_prompt = PromptConfig(**(config.prompt or {}))
+    if data.prompt.model_fields_set and data.prompt != trained_prompt:
+        raise ValueError(f"data.prompt: the checkpoint was trained with {trained_prompt}, got {data.prompt}")
+    if data.video.max_pixels is not None:
+        raise ValueError("data.video.max_pixels: fixed by the checkpoint's processor, set it for SFT")
     trained = {key: value for key, value in (config.video or {}).items() if key not in data.video.model_fields_set}
     video = data.video.model_copy(update=trained)
-    return data.model_copy(update={"prompt": PromptConfig(**(config.prompt or {})), "video": video})
+    return data.model_copy(update={"prompt": trained_prompt, "video": video})
 
 
-def save_checkpoint(model: GroundingModel, processor: Any, folder: str | Path) -> None:
-    """Write a checkpoint folder; the processor goes to the MLLM it belongs to."""
-    model.save_pretrained(folder)
+def save_checkpoint(
+    model: GroundingModel, processor: Any, folder: str | Path, *, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write a checkpoint folder; the processor goes to the MLLM it belongs to. `state`: gathered from all ranks."""
+    model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(Path(folder) / MLLM_FOLDER)
 
 
-def parameter_groups(model: GroundingModel, *, learning_rate: float, grounder_learning_rate: float) -> list[dict]:
-    """Trainable parameters with a learning rate for the MLLM and one for what is trained from scratch."""
+def make_optimizer(model: GroundingModel, optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW on the trainable parameters: a learning rate for the MLLM and one for what is trained from scratch."""
+    groups = _parameter_groups(model, optim)
+    return torch.optim.AdamW(groups, betas=(0.9, optim.adam_beta2), weight_decay=optim.weight_decay)
+
+
+def _parameter_groups(model: GroundingModel, optim: OptimConfig) -> list[dict]:
     grounder = {id(parameter) for parameter in model.grounder.parameters()}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if id(p) not in grounder], "lr": learning_rate},
-        {"params": [p for p in trainable if id(p) in grounder], "lr": grounder_learning_rate},
+        {"params": [p for p in trainable if id(p) not in grounder], "lr": optim.learning_rate},
+        {"params": [p for p in trainable if id(p) in grounder], "lr": optim.grounder_learning_rate},
     ]
     return [group for group in groups if group["params"]]

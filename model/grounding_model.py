@@ -3,7 +3,7 @@
     query + <t> + frame tokens + query ─▶ LLM ─▶ "<time> 2.0 - 5.5 </time>"  scored: log-probs, entropies
                                       └─ + K bridging queries, same pass ─▶ grounder ─▶ boxes, presence, alignment
 
-A checkpoint folder is also an export, and the other way round:
+An export is such a folder with the code to load it and a model card:
 
     config.json             this model's config: grounder, how to ask and how to sample frames
     grounder.safetensors    everything trained from scratch
@@ -128,18 +128,24 @@ class GroundingModel(PreTrainedModel):
         pretrained_model_name_or_path: Any,
         *model_args: Any,
         dtype: torch.dtype = torch.float32,
-        attention: str = "sdpa",
+        attn_implementation: str = "sdpa",
         **kwargs: Any,
     ) -> "GroundingModel":
-        """Read a checkpoint folder, strictly: a missing or an unknown key of the grounder is an error."""
+        """Read a checkpoint folder, strictly: a missing or an unknown key of the grounder is an error.
+
+        Other keyword arguments are those that AutoModel adds on its way; they are not used.
+        """
         folder = Path(pretrained_model_name_or_path)
         config = GroundingConfig.from_pretrained(folder)
-        model = cls(config, load_mllm(str(folder / MLLM_FOLDER), dtype=dtype, attention=attention))
+        model = cls(config, load_mllm(str(folder / MLLM_FOLDER), dtype=dtype, attention=attn_implementation))
         model.grounder.load_state_dict(load_file(folder / GROUNDER_FILE), strict=True)
         model.grounder.to(torch.float32)
         return model.eval()
 
 
 def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Entries below a prefix, without it. Wrappers such as DDP put their own in front, so it may start anywhere."""
-    return {name.split(prefix, 1)[1]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    """Entries below a prefix, without it. Raises ValueError when there is none: a wrapper's names, for example."""
+    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    if not found:
+        raise ValueError(f"no weight under {prefix!r} among {list(state)[:3]}...")
+    return found

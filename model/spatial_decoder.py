@@ -1,7 +1,7 @@
 """QGSL: query-guided spatial localisation. A DETR-like decoder that looks at one frame at a time.
 
 Source: Bridge-STG (2604.08014), abstract: "a purpose-built spatial decoder with multi-layer interactive queries";
-layer structure after DETR (2005.12872), box refinement after Deformable DETR (2010.04159, section 4.3) but without
+layer structure after DETR (2005.12872), box refinement after Deformable DETR (2010.04159, section 4.2) but without
 its detached boxes, so that a gradient through the boxes is the whole gradient. Ours: each
 frame has one query and meets only its own features and a copy of the bridging queries, never another frame. So a box
 does not depend on which other frames were chosen, and the cost grows with the chosen frames alone.

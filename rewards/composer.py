@@ -26,8 +26,9 @@ class RewardComposer:
     """Weights the terms of a config; a term of weight 0 is still computed and logged."""
 
     def __init__(self, config: RewardConfig) -> None:
-        self.names = tuple(config.weights)
-        self.weights_K = torch.tensor([config.weights[name] for name in config.weights])
+        weights = config.weights.model_dump()
+        self.names = tuple(weights)
+        self.weights_K = torch.tensor(list(weights.values()))
         self.parse_failure = config.parse_failure
 
     def __call__(self, tubes: TubeBatch) -> RewardBreakdown:

@@ -1,7 +1,7 @@
 """Reward terms. Each maps a TubeBatch to [B] values in [0, 1], on its device, without a loop over samples.
 
 A failed answer is worth 0 in every term; its extra price is `RewardConfig.parse_failure`. To add a term, write a
-function, add a line to TERMS and a name to configs/rewards.py.
+function, add a line to TERMS and a weight to configs/rewards.py.
 """
 
 from collections.abc import Callable

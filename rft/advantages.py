@@ -30,14 +30,16 @@ def batch_std(rewards_PG: Tensor) -> Tensor:
 
 
 class RunningStd:
-    """An exponential average of the batch's standard deviation with a floor. The first batch sets it."""
+    """An exponential average of the batch's standard deviation, with a floor; constant within a step."""
 
-    def __init__(self, *, decay: float, floor: float) -> None:
-        self.decay, self.floor = decay, floor
-        self.value: float | None = None
+    def __init__(self, *, initial: float, decay: float, floor: float) -> None:
+        self.value, self.decay, self.floor = initial, decay, floor
 
-    def update(self, rewards: Tensor) -> float:
-        """Take in the rewards of a step, any shape; -> the scale to use."""
-        new = float(rewards.double().std(correction=0))
-        self.value = new if self.value is None else self.decay * self.value + (1 - self.decay) * new
+    @property
+    def scale(self) -> float:
+        """What this step divides by."""
         return max(self.value, self.floor)
+
+    def update(self, rewards: Tensor) -> None:
+        """Take in all rewards of a step, any shape, after it."""
+        self.value = self.decay * self.value + (1 - self.decay) * float(rewards.double().std(correction=0))

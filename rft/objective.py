@@ -9,6 +9,8 @@ The systems whose code we read drop the second term (their decoder is frozen or 
 
     L = -1 / (N s) sum_i [ sum_t rho_it (R_i - mean of the group) + w_i R_i(b) ]
 
+The mean of a group includes completion i itself, as in GRPO: that scales the first term by (G - 1) / G.
+
 Losses are sums divided by counts of the whole step, so that the losses of its micro-batches add up.
 
 Shapes: B completions, L tokens.

@@ -17,7 +17,7 @@ from data.sources import load_samples
 from data.types import GroundingSample
 from evaluation.vllm_engine import SamplingArgs
 from model.backbone import freeze_vision_tower
-from model.build import as_trained, load_checkpoint, parameter_groups
+from model.build import as_trained, load_checkpoint, make_optimizer
 from model.grounding_model import GroundingModel
 
 
@@ -53,13 +53,12 @@ def build_learner(config: RFTConfig) -> Learner:
         freeze_vision_tower(model.mllm)
     if config.objective.decoder_update == "frozen":
         model.grounder.requires_grad_(False)
-    optim = config.optim
-    groups = parameter_groups(
-        model, learning_rate=optim.learning_rate, grounder_learning_rate=optim.grounder_learning_rate
-    )
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, optim.adam_beta2), weight_decay=optim.weight_decay)
-    schedule = get_scheduler(optim.lr_scheduler_type, optimizer, optim.warmup_steps, config.max_steps)
-    wrapped, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    optimizer = make_optimizer(model, config.optim)
+    # Not prepared: accelerate would step it once for every rank.
+    schedule = get_scheduler(config.optim.lr_scheduler_type, optimizer, config.optim.warmup_steps, config.max_steps)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
     return Learner(accelerator, wrapped, model, processor, encoder, optimizer, schedule)
 
 

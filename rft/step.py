@@ -24,6 +24,7 @@ from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
 from rft.advantages import batch_std, group_advantages, group_std
 from rft.objective import StepCounts, pathwise_loss, policy_loss, policy_metrics
+from rft.step_metrics import reward_metrics
 
 
 @dataclass(frozen=True)
@@ -158,15 +159,3 @@ def rollout_loss(
         loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
     metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
-
-
-def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, float]:
-    """Mean of each term, its standard deviation within groups, and the share of groups that teach nothing."""
-    total_PG = rewards.total_B.detach().reshape(-1, num_generations)
-    metrics = {"reward/total": float(total_PG.mean()), "reward/total_group_std": float(total_PG.std(dim=1).mean())}
-    metrics["reward/zero_std_groups"] = float((total_PG.std(dim=1) < 1e-6).float().mean())
-    for name, values_B in zip(rewards.names, rewards.terms_BK.detach().unbind(dim=1), strict=True):
-        values_PG = values_B.reshape(-1, num_generations)
-        metrics[f"reward/{name}"] = float(values_PG.mean())
-        metrics[f"reward/{name}_group_std"] = float(values_PG.std(dim=1).mean())
-    return metrics

@@ -1,4 +1,4 @@
-"""GRPO on Ray: one vLLM engine actor, trainer ranks launched and restarted by Ray Train.
+"""GRPO on Ray: one vLLM engine actor, trainer ranks launched by Ray Train.
 
     python -m rft.train --config configs/demo/rft.yaml
     python -m rft.train --config configs/rft/bridge_4b.yaml checkpoint=runs/sft/checkpoint ray.address=auto
@@ -64,8 +64,8 @@ def cluster(config: RayConfig) -> Any:
 def launch(config: RFTConfig) -> None:
     """Engine and trainer ranks on the connected cluster."""
     import ray
-    from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
+    from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from model.grounding_model import MLLM_FOLDER
@@ -75,13 +75,16 @@ def launch(config: RFTConfig) -> None:
     try:
         trainer = TorchTrainer(
             train_rank,
-            train_loop_config={"config": config.model_dump(mode="json"), "engine": engine, "cwd": os.getcwd()},
+            train_loop_config={
+                "config": config.model_dump(mode="json", exclude_unset=True),
+                "engine": engine,
+                "cwd": os.getcwd(),
+            },
             torch_config=TorchConfig(backend="nccl" if config.ray.use_gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=config.ray.num_workers, use_gpu=config.ray.use_gpu),
             run_config=RayRunConfig(
                 name="ray",
                 storage_path=str(Path(config.run.out).resolve()),
-                failure_config=FailureConfig(max_failures=config.ray.max_failures),
             ),
         )
         trainer.fit()

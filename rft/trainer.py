@@ -8,8 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from configs.rft import RFTConfig
@@ -17,15 +19,16 @@ from configs.run import Run
 from data.dataset import model_inputs
 from data.encoding import EncodedPrompt
 from data.types import GroundingSample
-from evaluation.vllm_engine import Rollout, RolloutError, request_seed
+from evaluation.vllm_engine import Rollout, request_seed
 from model.backbone import checkpoint_names
-from model.grounding_model import MLLM_FOLDER
+from model.build import save_checkpoint
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
 from rft.objective import StepCounts
 from rft.rollout import EngineClient
 from rft.setup import build_learner, prompts_of_steps, sampling_args
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
+from rft.step_metrics import check_mismatch, combine, completion_metrics, step_counts
 
 Groups = list[list[Rollout]]
 
@@ -37,7 +40,11 @@ class GRPOTrainer:
         self.config, self.engine, self.run = config, engine, run
         self.learner = build_learner(config)
         self.rewards = RewardComposer(config.rewards)
-        self.running_std = RunningStd(decay=config.objective.std_decay, floor=config.objective.std_floor)
+        objective = config.objective
+        self.running_std = RunningStd(
+            initial=objective.std_initial, decay=objective.std_decay, floor=objective.std_floor
+        )
+        self.totals: list[torch.Tensor] = []
         self.sampling = sampling_args(config, self.learner)
         self.seconds: dict[str, float] = defaultdict(float)
 
@@ -56,6 +63,7 @@ class GRPOTrainer:
     def step(self, step: int, samples: Sequence[GroundingSample]) -> dict[str, float]:
         """The algorithm box."""
         self.seconds.clear()
+        self.totals.clear()
         collected: dict[str, list[float]] = defaultdict(list)
         prompts, groups = self.rollout(step, samples)
         counts = step_counts(groups, self.config)
@@ -65,9 +73,10 @@ class GRPOTrainer:
             for name, value in metrics.items():
                 collected[name].append(value)
         grad_norm = self.update()
+        self.running_std.update(self.all_ranks(torch.cat(self.totals)))
         self.push(version=step + 1)
         return {
-            **{name: float(np.mean(values)) for name, values in collected.items()},
+            **combine(collected),
             **completion_metrics(groups),
             "optim/grad_norm": grad_norm,
             "optim/lr": self.learner.schedule.get_last_lr()[0],
@@ -79,7 +88,7 @@ class GRPOTrainer:
         with self.timed("encode"):
             prompts = [self.learner.encoder(sample) for sample in samples]
         with self.timed("rollout"):
-            seeds = [request_seed(self.config.run.seed, step, prompt.unexpanded_ids) for prompt in prompts]
+            seeds = [request_seed(self.config.run.seed, step, sample.sample_id) for sample in samples]
             return prompts, self.engine.generate(prompts, self.sampling, seeds=seeds, version=step)
 
     def micro_batches(
@@ -108,8 +117,8 @@ class GRPOTrainer:
             output = self.learner.model(temperature=self.config.rollout.temperature, **inputs)
         with self.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))
-            scale = self.running_std.update(accelerator.gather(rewards.total_B.detach()))
-            loss, metrics = rollout_loss(batch, output, rewards, scale, counts, self.config)
+            self.totals.append(rewards.total_B.detach())
+            loss, metrics = rollout_loss(batch, output, rewards, self.running_std.scale, counts, self.config)
         with self.timed("backward"):
             accelerator.backward(loss)
         return metrics
@@ -122,7 +131,13 @@ class GRPOTrainer:
             learner.optimizer.step()
             learner.schedule.step()
             learner.optimizer.zero_grad()
+        assert norm is not None
         return float(norm)
+
+    def all_ranks(self, values_B: torch.Tensor) -> torch.Tensor:
+        """The values of every rank."""
+        gathered: Any = self.learner.accelerator.gather(values_B)
+        return gathered
 
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""
@@ -137,8 +152,7 @@ class GRPOTrainer:
         """The checkpoint folder, by the main rank."""
         state = self.learner.gathered_state()
         if self.learner.accelerator.is_main_process:
-            self.learner.unwrapped.save_pretrained(folder, state_dict=state)
-            self.learner.processor.save_pretrained(folder / MLLM_FOLDER)
+            save_checkpoint(self.learner.unwrapped, self.learner.processor, folder, state=state)
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -146,28 +160,3 @@ class GRPOTrainer:
         start = time.perf_counter()
         yield
         self.seconds[phase] += time.perf_counter() - start
-
-
-def step_counts(groups: Groups, config: RFTConfig) -> StepCounts:
-    """Completions and tokens of the whole step."""
-    rollouts = [rollout for group in groups for rollout in group]
-    return StepCounts(
-        num_completions=len(rollouts),
-        num_tokens=sum(len(rollout.completion_ids) for rollout in rollouts),
-        max_completion_length=config.rollout.max_completion_length,
-    )
-
-
-def completion_metrics(groups: Groups) -> dict[str, float]:
-    """Lengths in tokens and the share that was cut off."""
-    rollouts = [rollout for group in groups for rollout in group]
-    return {
-        "completion/mean_length": float(np.mean([len(rollout.completion_ids) for rollout in rollouts])),
-        "completion/truncated": float(np.mean([rollout.is_truncated for rollout in rollouts])),
-    }
-
-
-def check_mismatch(mean: float, limit: float, step: int) -> None:
-    """Raise RolloutError where trainer and engine disagree on the log-probs of the engine's own samples."""
-    if not mean <= limit:
-        raise RolloutError(f"step {step}: log-probs of trainer and vLLM differ by {mean:.4f} on average, limit {limit}")

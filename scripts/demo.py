@@ -98,7 +98,11 @@ def reload_export(out: Path) -> None:
     answer = json.loads(result.stdout.splitlines()[-1])
     if answer["text"] != prediction.text:
         raise RuntimeError(f"the export answers {answer['text']!r}, the checkpoint {prediction.text!r}")
-    logger.info("same answer: %s", answer["text"])
+    pairs = [(answer["boxes"][str(frame)], box) for frame, box in prediction.boxes.items()]
+    farthest = max((abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True)), default=0.0)
+    if farthest > 1e-5 * sample.width:
+        raise RuntimeError(f"boxes of the export and the checkpoint differ by {farthest} pixels")
+    logger.info("same answer, %s, and the same %d boxes (within %.0e px)", answer["text"], len(pairs), farthest)
 
 
 def write_summary(out: Path, *, minutes: float) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def main() -> None:
         fps=question["fps"],
         num_frames=question["num_frames"],
         max_new_tokens=question.get("max_new_tokens", 32),
+        answer=question.get("answer"),
     )
     boxes = {str(frame): box for frame, box in answer.boxes_xyxy_px.items()}
     sys.stdout.write(json.dumps({"text": answer.text, "span": answer.span, "boxes": boxes}) + "\n")

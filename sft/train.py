@@ -30,6 +30,8 @@ def main() -> None:
 
 def train(config: SFTConfig) -> None:
     """Train and write the checkpoint; rank 0 logs."""
+    from model.build import save_checkpoint
+
     is_main = int(os.environ.get("RANK", "0")) == 0
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(Run(config.run, config, stage="sft")) if is_main else None
@@ -38,27 +40,18 @@ def train(config: SFTConfig) -> None:
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if is_main:
             folder = Path(config.run.out) / "checkpoint"
-            save_checkpoint(trainer, processor, state, folder)
+            save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder, state=state)
             logger.info("checkpoint: %s", folder)
-
-
-def save_checkpoint(trainer: Any, processor: Any, state: Any, folder: Path) -> None:
-    """Write the gathered weights and the processor."""
-    from model.grounding_model import MLLM_FOLDER
-
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, state_dict=state)
-    processor.save_pretrained(folder / MLLM_FOLDER)
 
 
 def make_trainer(config: SFTConfig, run: Run | None) -> tuple[Any, Any]:
     """The trainer and the processor, ready for `trainer.train()`."""
-    import torch
     from transformers import set_seed
 
     from data.dataset import PromptEncoder, SupervisedCollator, SupervisedRows
     from data.mixture import draw_order
     from data.sources import load_samples
-    from model.build import build_model, parameter_groups
+    from model.build import build_model
     from sft.trainer import GroundingSFTTrainer, MetricsCallback
 
     set_seed(config.run.seed)
@@ -75,11 +68,6 @@ def make_trainer(config: SFTConfig, run: Run | None) -> tuple[Any, Any]:
         exposure=config.exposure,
         seed=config.run.seed,
     )
-    optim = config.optim
-    groups = parameter_groups(
-        model, learning_rate=optim.learning_rate, grounder_learning_rate=optim.grounder_learning_rate
-    )
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, optim.adam_beta2), weight_decay=optim.weight_decay)
     collator = SupervisedCollator(
         num_queries=model.num_queries,
         pad_id=processor.tokenizer.pad_token_id,
@@ -91,8 +79,8 @@ def make_trainer(config: SFTConfig, run: Run | None) -> tuple[Any, Any]:
         train_dataset=rows.as_dataset(),
         data_collator=collator,
         processing_class=processor,
-        optimizers=(optimizer, None),
         loss_weights=config.loss,
+        optim=config.optim,
         metrics=MetricsCallback(run),
     )
     return trainer, processor

@@ -249,3 +249,30 @@ def test_shipped_yaml_parses(path: Path) -> None:
 
 def test_some_yaml_is_shipped() -> None:
     assert SHIPPED
+
+
+def test_entry_points_read_their_config_before_they_import_torch() -> None:
+    """A typo fails at once: nothing heavy is imported by then, and the message stands without a traceback."""
+    code = (
+        "import sys, sft.train, rft.train, evaluation.run\n"
+        "sys.exit(f'imported {heavy}' if (heavy := {'torch', 'transformers', 'ray', 'vllm'} & set(sys.modules)) else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "sft.train", "--config", "configs/demo/sft.yaml", "optim.lerning_rate=1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "did you mean 'optim.learning_rate'?" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_overrides_keep_the_other_defaults_of_their_group(tmp_path: Path) -> None:
+    """One learning rate or weight changed: the rest is what a reader of the schema expects."""
+    from configs.base import load_config
+
+    path = ROOT / "configs" / "demo" / "rft.yaml"
+    config = load_config(RFTConfig, path, ["optim={}", "optim.max_grad_norm=0.5", "rewards.weights.viou=2"])
+    assert (config.optim.learning_rate, config.optim.grounder_learning_rate, config.optim.warmup_steps) == (
+        1e-6,
+        1e-5,
+        0,
+    )
+    assert config.rewards.weights.model_dump() == {"format": 0.1, "temporal": 1.0, "viou": 2.0}

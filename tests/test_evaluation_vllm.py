@@ -38,7 +38,9 @@ class Server:
         self.engine, self.version = engine, 0
 
     def sample(self, prompts: list[EncodedPrompt], args: SamplingArgs) -> list[list[Rollout]]:
-        seeds = [request_seed(0, 0, prompt.unexpanded_ids) for prompt in prompts]
+        seeds = [
+            request_seed(0, 0, str(prompt.clip.frames_THW3.sum()) + str(prompt.unexpanded_ids)) for prompt in prompts
+        ]
         return self.engine.generate(prompts, args, seeds=seeds, version=self.version)
 
     def push(self, model: GroundingModel) -> None:
@@ -135,10 +137,9 @@ def test_a_seeded_rollout_repeats(server: Server, prompts: list[EncodedPrompt], 
 
 
 def test_another_step_draws_other_tokens(server: Server, prompts: list[EncodedPrompt], args: SamplingArgs) -> None:
-    """The seed is a hash of run, step and prompt."""
-    ids = prompts[0].unexpanded_ids
+    """The seed is a hash of run, step and sample."""
     draws = [
-        server.engine.generate(prompts[:1], args, seeds=[request_seed(0, step, ids)], version=server.version)
+        server.engine.generate(prompts[:1], args, seeds=[request_seed(0, step, "a")], version=server.version)
         for step in (0, 1)
     ]
     assert [r.completion_ids for r in draws[0][0]] != [r.completion_ids for r in draws[1][0]]

@@ -1,5 +1,7 @@
 """Reward terms and the composer: hand-derived values, and what does not pay."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,6 +41,16 @@ def tubes(answer: Answer | ParseFailure, box: torch.Tensor = TRUE_BOX) -> TubeBa
 
 def reward(answer: Answer | ParseFailure, box: torch.Tensor = TRUE_BOX, **config: object) -> RewardBreakdown:
     return RewardComposer(RewardConfig(**config))(tubes(answer, box))  # type: ignore[arg-type]
+
+
+def test_the_true_answer_at_30_frames_a_second_needs_two_decimals() -> None:
+    """0.1 s is three frames of 29.97 fps: with one decimal the true answer is up to 1.5 frames off at each end."""
+    fast = replace(SAMPLE, fps=29.97)
+    frames = torch.arange(40)[None]
+    for decimals, is_exact in ((1, False), (2, True)):
+        answer = parse_answer(fast, format_answer(fast, decimals=decimals))
+        got = tube_batch([fast], [answer], TRUE_BOX.expand(1, 40, 4), frames, torch.ones(1, 40, dtype=torch.bool))
+        assert (float(got.tiou()) == 1.0) == is_exact
 
 
 def test_the_true_answer_earns_the_maximum() -> None:
@@ -101,8 +113,6 @@ def test_batched_equals_single() -> None:
 
 def test_an_unlabelled_sample_cannot_be_scored() -> None:
     """A question without a true span is an error that names it."""
-    from dataclasses import replace
-
     question = replace(SAMPLE, span=None, boxes_xyxy_px=None)
     with pytest.raises(ValueError, match="cannot be scored: \\['a'\\]"):
         tube_batch([question], [SpanSec(0, 1)], torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.ones(1, 1).bool())

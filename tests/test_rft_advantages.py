@@ -32,8 +32,11 @@ def test_batch_std_by_hand() -> None:
 
 
 def test_running_std() -> None:
-    """First the batch's own 0.5; then 0.9 x 0.5 + 0.1 x 0 = 0.45; never below the floor."""
-    running = RunningStd(decay=0.9, floor=0.05)
-    assert running.update(torch.tensor([0.0, 1.0])) == 0.5
-    assert abs(running.update(torch.tensor([1.0, 1.0])) - 0.45) < 1e-12
-    assert RunningStd(decay=0.9, floor=0.05).update(torch.tensor([1.0, 1.0])) == 0.05
+    """0.4 at first; a batch of std 0.5: 0.9 x 0.4 + 0.1 x 0.5 = 0.41; never below the floor."""
+    running = RunningStd(initial=0.4, decay=0.9, floor=0.05)
+    assert running.scale == 0.4
+    running.update(torch.tensor([0.0, 1.0]))
+    assert abs(running.scale - 0.41) < 1e-12
+    for _ in range(100):
+        running.update(torch.tensor([1.0, 1.0]))
+    assert running.scale == 0.05

@@ -16,7 +16,6 @@ from data.types import GroundingSample
 from evaluation.vllm_engine import Rollout
 from model.grounding_model import GroundingModel
 from rewards.composer import RewardComposer
-from rft.advantages import RunningStd
 from rft.objective import StepCounts
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
 
@@ -43,8 +42,7 @@ def step(model: GroundingModel, batch: RolloutBatch, config: RFTConfig) -> tuple
     output = model(**model_inputs(batch.inputs))
     rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
     counts = StepCounts(len(batch.answers), int(batch.mask_BL.sum()), 16)
-    scale = RunningStd(decay=0.9, floor=0.05).update(rewards.total_B.detach())
-    return rollout_loss(batch, output, rewards, scale, counts, config)
+    return rollout_loss(batch, output, rewards, 0.5, counts, config)
 
 
 def with_objective(config: RFTConfig, **objective: object) -> RFTConfig:
