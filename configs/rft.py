@@ -79,7 +79,7 @@ class RayConfig(Config):
 
 
 class RFTConfig(Config):
-    """One GRPO run: `python -m rft.train --config configs/rft/bridge_4b.yaml checkpoint=runs/sft/checkpoint`."""
+    """One GRPO run: `python -m rft.train --config configs/rft/bridge_2b.yaml checkpoint=runs/sft/checkpoint`."""
 
     run: RunConfig
     checkpoint: str

@@ -12,7 +12,7 @@ from configs.run import RunConfig
 
 
 class SFTConfig(Config):
-    """One supervised run: `python -m sft.train --config configs/sft/bridge_4b.yaml`."""
+    """One supervised run: `python -m sft.train --config configs/sft/bridge_2b.yaml`."""
 
     run: RunConfig
     data: DataConfig

@@ -14,7 +14,7 @@ from data.collate import Batch, collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, encode_prompt, text_ids
 from data.frame_sampling import choose_training_frames
 from data.types import GroundingSample
-from data.video import read_clip
+from data.video import VideoDecodeError, read_clip
 
 
 class PromptEncoder:
@@ -41,6 +41,10 @@ class PromptEncoder:
             max_frames=video.max_frames,
             decoder=video.decoder,
         )
+        height, width = clip.frames_THW3.shape[1:3]
+        if (width, height) != (sample.width, sample.height):
+            said = f"sample {sample.sample_id!r} says {sample.width} x {sample.height}"
+            raise VideoDecodeError(sample.video_path, f"its frames are {width} x {height}, {said}")
         prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
         self._keep(key, prompt)
         return prompt

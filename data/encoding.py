@@ -79,7 +79,8 @@ def vllm_prompt(prompt: EncodedPrompt) -> dict[str, Any]:
     if prompt.is_image:
         data: dict[str, Any] = {"image": prompt.clip.frames_THW3[0]}
     else:
-        data = {"video": [(prompt.clip.frames_THW3, {**video_metadata(prompt.clip), "do_sample_frames": False})]}
+        # Copied: an array from a shared object store is read-only, of which torch warns.
+        data = {"video": [(prompt.clip.frames_THW3.copy(), {**video_metadata(prompt.clip), "do_sample_frames": False})]}
     return {"prompt_token_ids": prompt.unexpanded_ids, "multi_modal_data": data}
 
 

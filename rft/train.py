@@ -1,7 +1,7 @@
 """GRPO on Ray: one vLLM engine actor, trainer ranks launched by Ray Train.
 
     python -m rft.train --config configs/demo/rft.yaml
-    python -m rft.train --config configs/rft/bridge_4b.yaml checkpoint=runs/sft/checkpoint ray.address=auto
+    python -m rft.train --config configs/rft/bridge_2b.yaml checkpoint=runs/sft/checkpoint ray.address=auto
 
 Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint/. One machine is a one-node cluster,
 started in this process; on a running cluster (`ray start` on every node) pass ray.address=auto.
@@ -32,7 +32,12 @@ def main() -> None:
 
 
 def train(config: RFTConfig) -> None:
-    """Start what is needed, train, and stop it again."""
+    """Start what is needed, train, and stop it again; what can be wrong is looked at before anything is started."""
+    from data.sources import load_samples
+
+    if not (Path(config.checkpoint) / "mllm").is_dir():
+        raise FileNotFoundError(f"checkpoint={config.checkpoint}: expected a checkpoint folder, with mllm/ in it")
+    load_samples(config.data, "train")
     with cluster(config.ray):
         launch(config)
 

@@ -1,7 +1,7 @@
 """Supervised multi-task training of one grounder.
 
     python -m sft.train --config configs/demo/sft.yaml
-    torchrun --nproc_per_node 8 -m sft.train --config configs/sft/bridge_4b.yaml run.out=runs/sft optim.learning_rate=2e-5
+    torchrun --nproc_per_node 8 -m sft.train --config configs/sft/bridge_2b.yaml run.out=runs/sft optim.learning_rate=2e-5
 
 Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint/ (model/grounding_model.py says what
 is in it).
@@ -56,8 +56,8 @@ def make_trainer(config: SFTConfig, run: Run | None) -> tuple[Any, Any]:
 
     set_seed(config.run.seed)
     arguments = training_arguments(config)
-    model, processor = build_model(config.model, config.data)
     samples = load_samples(config.data, "train")
+    model, processor = build_model(config.model, config.data)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * arguments.world_size
     order = draw_order(samples, config.data.tasks, total=config.max_steps * per_step, seed=config.run.seed)
     rows = SupervisedRows(

@@ -207,7 +207,7 @@ def test_rft_trains_on_stvg_alone(rft_yaml: Path, tasks: str) -> None:
     assert "GRPO trains on stvg alone" in error_of(RFTConfig, rft_yaml, f"data.tasks={tasks}")
 
 
-@pytest.mark.parametrize("weights", ["{}", "{format: 0, viou: 0}"])
+@pytest.mark.parametrize("weights", ["{format: 0, temporal: 0, viou: 0}"])
 def test_rewards_need_a_weight(rft_yaml: Path, weights: str) -> None:
     assert "rewards" in error_of(RFTConfig, rft_yaml, f"rewards.weights={weights}")
 

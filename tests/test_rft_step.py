@@ -120,3 +120,20 @@ def test_a_batch_without_any_answer_still_trains(model: GroundingModel, tiny: Ti
     loss.backward()
     assert metrics["reward/total"] == 0 and torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_two_micro_batches_give_the_gradient_of_one(model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
+    """Counts are the step's and the scale is constant within it, so the parts' gradients add up."""
+    samples = tiny.of_task("stvg")[:2]
+    batches = [batch_of(tiny, part, rft_config) for part in (samples, samples[:1], samples[1:])]
+    counts = StepCounts(len(batches[0].answers), int(batches[0].mask_BL.sum()), 16)
+
+    def gradient(parts: list[RolloutBatch]) -> torch.Tensor:
+        model.zero_grad()
+        for part in parts:
+            output = model(**model_inputs(part.inputs))
+            rewards = RewardComposer(rft_config.rewards)(answered_tubes(part, output))
+            rollout_loss(part, output, rewards, 0.5, counts, rft_config)[0].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    torch.testing.assert_close(gradient(batches[:1]), gradient(batches[1:]), atol=1e-5, rtol=1e-4)
