@@ -46,7 +46,8 @@ model = AutoModel.from_pretrained("PATH_OR_NAME", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("PATH_OR_NAME", subfolder="mllm")
 
 video = decord.VideoReader("video.mp4")
-fps, step = video.get_avg_fps(), video.get_avg_fps() / {sample_fps}
+fps = video.get_avg_fps()
+step = max(fps / {sample_fps}, len(video) / {max_frames})
 frame_idx = np.floor(np.arange(0, len(video), step)).astype(int)
 answer = model.ground(
     processor,
