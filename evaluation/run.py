@@ -77,7 +77,7 @@ def make_predictor(config: EvaluationConfig) -> Any:
     model, processor = load_checkpoint(config.checkpoint, dtype=config.dtype)
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)
-    encoder = PromptEncoder(processor, as_trained(config.data, model.grounding_config))
+    encoder = PromptEncoder(processor, as_trained(config.data, model.config))
     if config.engine == "vllm":
         generate = _vllm_generate(config, model, processor)
     else:

@@ -60,6 +60,7 @@ class GroundingOutput(NamedTuple):
 class GroundingModel(PreTrainedModel):
     """An MLLM (`mllm`) with a grounder (`grounder`)."""
 
+    config: GroundingConfig
     config_class = GroundingConfig
     base_model_prefix = "mllm"
     supports_gradient_checkpointing = True
@@ -70,7 +71,6 @@ class GroundingModel(PreTrainedModel):
         self.mllm = mllm
         args: dict[str, Any] = dict(config.grounder_args or {})
         self.taps = tapped_layers(len(decoder_layers(mllm)), args["num_taps"])
-        self.grounding_config = config
         args["num_taps"] = len(self.taps)
         self.grounder = BridgeGrounder(
             llm_width=mllm.config.text_config.hidden_size,

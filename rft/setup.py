@@ -47,7 +47,7 @@ def build_learner(config: RFTConfig) -> Learner:
         # Ray gives a worker one thread; ranks and engine take turns, so all cores are free while one works.
         torch.set_num_threads(max(1, num_cores() // accelerator.num_processes))
     model, processor = load_checkpoint(config.checkpoint, dtype="float32")
-    encoder = PromptEncoder(processor, as_trained(config.data, model.grounding_config))
+    encoder = PromptEncoder(processor, as_trained(config.data, model.config))
     model.train()
     if config.freeze_vision:
         freeze_vision_tower(model.mllm)

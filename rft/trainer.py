@@ -19,7 +19,7 @@ from configs.run import Run
 from data.dataset import model_inputs
 from data.encoding import EncodedPrompt
 from data.types import GroundingSample
-from evaluation.vllm_engine import Rollout, request_seed
+from evaluation.vllm_engine import request_seed
 from model.backbone import checkpoint_names
 from model.build import save_checkpoint
 from rewards.composer import RewardComposer
@@ -28,9 +28,7 @@ from rft.objective import StepCounts
 from rft.rollout import EngineClient
 from rft.setup import build_learner, prompts_of_steps, sampling_args
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
-from rft.step_metrics import check_mismatch, combine, completion_metrics, step_counts
-
-Groups = list[list[Rollout]]
+from rft.step_metrics import Groups, check_mismatch, combine, completion_metrics, step_counts
 
 
 class GRPOTrainer:
