@@ -1,6 +1,6 @@
 # Targets install what they need by themselves, with uv, into .venv.
 #   make setup            CPU build of vLLM;  make setup ACCEL=gpu  on a CUDA machine
-#   make demo | test | check | bench
+#   make demo | demo-full | test | check | bench
 
 ACCEL ?= cpu
 PYTHON ?= python3
@@ -15,7 +15,7 @@ export VLLM_NO_USAGE_STATS := 1
 export DO_NOT_TRACK := 1
 export WANDB_MODE := offline
 
-.PHONY: setup demo test check bench requirements clean
+.PHONY: setup demo demo-full test check bench requirements clean
 
 setup: $(STAMP)
 
@@ -27,7 +27,10 @@ $(STAMP): requirements/$(ACCEL).txt requirements/dev.txt pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/python -m scripts.demo --out outputs/demo
+	$(BIN)/python -m scripts.demo --configs configs/demo --out outputs/demo
+
+demo-full: setup
+	$(BIN)/python -m scripts.demo --configs configs/demo_full --out outputs/demo_full
 
 check: setup
 	$(BIN)/ruff check .
@@ -41,10 +44,11 @@ test: check
 bench: setup
 	$(BIN)/python -m benchmarks.vision_once
 
-# Pins, without the address of any index.
+# Pins, without the address of any index. What is pinned already stays, uv reads it from the output file.
 requirements:
 	$(BIN)/uv pip compile -q pyproject.toml --extra cpu --python-version 3.11 --no-annotate --no-header -o requirements/cpu.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra gpu --python-version 3.11 --no-annotate --no-header -o requirements/gpu.txt
+	cat requirements/cpu.txt requirements/dev.txt > requirements/dev.all
 	$(BIN)/uv pip compile -q pyproject.toml --extra cpu --extra dev --python-version 3.11 --no-annotate --no-header -o requirements/dev.all
 	grep -vxFf requirements/cpu.txt requirements/dev.all > requirements/dev.txt
 	rm requirements/dev.all

@@ -31,3 +31,25 @@ class EvaluationConfig(Config):
     num_resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples of the 95 % intervals."""
     seed: int = 0
+
+
+class MatchedEntropyConfig(Config):
+    """`python -m evaluation.matched_entropy --config configs/demo/matched_entropy.yaml`."""
+
+    reference: str
+    """Checkpoint folder of the policy before GRPO."""
+    refined: str
+    """Checkpoint folder after it."""
+    out: str
+    """Folder for matched_entropy.json."""
+    data: DataConfig
+    split: str = "test"
+    max_samples: Annotated[int, Field(ge=2)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    max_completion_length: Annotated[int, Field(ge=4)] = 32
+    tolerance: Annotated[float, Field(gt=0)] = 0.005
+    """How close the two entropies have to be, in nats per token."""
+    max_tries: Annotated[int, Field(ge=1)] = 10
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    num_resamples: Annotated[int, Field(ge=100)] = 2000
+    seed: int = 0

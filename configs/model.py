@@ -23,8 +23,9 @@ class BridgeConfig(Config):
     """Vision features that the decoder reads: after the 2x2 merger, or the denser patches before it."""
     interactive: bool = True
     """Two-way attention between a frame's query and the bridging queries; False lets only the frame query read."""
-    temporal_alignment: bool = True
-    """ETA: align bridging queries with frames, and pool the aligned frames into the queries."""
+    temporal_alignment: Literal["off", "features", "states"] = "states"
+    """ETA: score every frame, and pool the aligned frames into the queries. From the LLM's states of the frame's
+    tokens, which teaches the text path too (NOTES.md), or from vision features."""
 
     @model_validator(mode="after")
     def _divisible(self) -> "BridgeConfig":
@@ -45,6 +46,8 @@ class LossConfig(Config):
     """ETA's BCE over frames; our choice."""
     contrast: Annotated[float, Field(ge=0)] = 0.1
     """ETA's InfoNCE over frames; our choice."""
+    cells: Annotated[float, Field(ge=0)] = 1.0
+    """ETA's BCE over vision tokens, with temporal_alignment=states; our choice."""
 
 
 class ModelConfig(Config):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.base import Config
+from configs.checkpoints import CheckpointConfig
 from configs.data import DataConfig, FrameChoiceConfig
 from configs.model import LossConfig
 from configs.optim import RFTOptimConfig
@@ -76,6 +77,16 @@ class RayConfig(Config):
     num_workers: Annotated[int, Field(ge=1)] = 1
     """Trainer ranks."""
     use_gpu: bool = False
+    max_failures: Annotated[int, Field(ge=0)] = 0
+    """How often dead trainer ranks are started again, from the run's last checkpoint."""
+
+
+class ValidationConfig(Config):
+    """Greedy answers to samples that are not trained on, scored by the reward; the best checkpoint is kept."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    split: str = "validation"
+    max_samples: Annotated[int, Field(ge=1)] = 64
 
 
 class RFTConfig(Config):
@@ -94,6 +105,8 @@ class RFTConfig(Config):
     frames: FrameChoiceConfig = FrameChoiceConfig()
     """Frames of the supervised box losses."""
     ray: RayConfig = RayConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    validation: ValidationConfig = ValidationConfig()
     max_steps: Annotated[int, Field(ge=1)] = 200
     prompts_per_micro_batch: Annotated[int, Field(ge=1)] = 8
     """Whole groups that go through one forward and backward."""
@@ -105,6 +118,16 @@ class RFTConfig(Config):
     def _only_stvg(self) -> "RFTConfig":
         if set(self.data.tasks) != {"stvg"}:
             raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, got {sorted(self.data.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_intervals(self) -> "RFTConfig":
+        every = self.checkpoints.every_steps
+        if self.validation.every_steps is not None and (every is None or self.validation.every_steps % every):
+            raise ValueError(
+                f"validation.every_steps: expected a multiple of checkpoints.every_steps={every}, so that the best "
+                f"can be kept; got {self.validation.every_steps}"
+            )
         return self
 
     @model_validator(mode="after")

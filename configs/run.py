@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from configs.base import Config
+from configs.base import Config, ConfigError
+from configs.checkpoints import write_atomically
 
 PACKAGES = ["torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "ray", "datasets", "decord", "av"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,17 +56,23 @@ def _with_root(path: str) -> str:
 
 
 class Run:
-    """An open run folder. Metrics go to `metrics.jsonl`, one object a line, and to wandb unless it is disabled."""
+    """An open run folder. Metrics go to `metrics.jsonl`, one object a line, and to wandb unless it is disabled.
 
-    def __init__(self, config: RunConfig, resolved: Config, *, stage: str) -> None:
+    resume_step: steps that a checkpoint holds; rows of later steps are dropped, since those steps are done again.
+    """
+
+    def __init__(self, config: RunConfig, resolved: Config, *, stage: str, resume_step: int = 0) -> None:
         self.folder = Path(config.out)
         write_provenance(self.folder, resolved)
-        self._metrics = (self.folder / "metrics.jsonl").open("w")
+        path = self.folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._metrics = path.open("a")
         self._stage = stage
         self._wandb = _start_wandb(config, resolved, stage)
 
     def log(self, metrics: dict[str, float], *, step: int) -> None:
-        """Append one line; keys are `group/name`, values finite or not are written as they are."""
+        """Append the line of the `step`-th step; keys are `group/name`, values finite or not are written as they are."""
         row = {"stage": self._stage, "step": step, "time": round(time.time(), 3), **metrics}
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
@@ -83,11 +90,44 @@ class Run:
             self._wandb.finish(exit_code=0 if error is None else 1)
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl; none where there is no file. A line that a killed process left unfinished is dropped."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def check_same_run(resolved: Config, out: str) -> None:
+    """Raise ConfigError where the run folder holds another run: one whose config.yaml is not this config.
+
+    How a run is logged may change; everything else may not, or the resumed run would be neither the one nor the other.
+    """
+    path = Path(out) / "config.yaml"
+    if not path.exists():
+        return
+    ours, theirs = _flat(resolved.model_dump(mode="json")), _flat(yaml.safe_load(path.read_text()))
+    differing = sorted(
+        key for key in ours.keys() | theirs.keys() if key not in MAY_CHANGE and ours.get(key) != theirs.get(key)
+    )
+    if differing:
+        changes = ", ".join(f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}" for key in differing[:5])
+        raise ConfigError(f"{path}: this folder holds another run ({changes}); choose another run.out or remove it")
+
+
+MAY_CHANGE = {"run.wandb", "run.wandb_project", "run.out"}
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    parts = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
 def write_provenance(folder: Path, resolved: Config) -> None:
     """config.yaml, complete, and environment.json: what any number in this folder came from."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
-    (folder / "environment.json").write_text(json.dumps(environment_state(), indent=2) + "\n")
+    write_atomically(folder / "config.yaml", yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
+    write_atomically(folder / "environment.json", json.dumps(environment_state(), indent=2) + "\n")
 
 
 def _start_wandb(config: RunConfig, resolved: Config, stage: str) -> Any:

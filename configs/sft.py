@@ -2,13 +2,22 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.base import Config
-from configs.data import DataConfig, ExposureConfig, FrameChoiceConfig
+from configs.checkpoints import CheckpointConfig
+from configs.data import AnnotationErrorConfig, DataConfig, ExposureConfig, FrameChoiceConfig
 from configs.model import LossConfig, ModelConfig
 from configs.optim import OptimConfig
 from configs.run import RunConfig
+
+
+class ValidationConfig(Config):
+    """The supervised loss on samples that are not trained on; the checkpoint with the lowest is kept."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    split: str = "validation"
+    max_samples: Annotated[int, Field(ge=1)] = 128
 
 
 class SFTConfig(Config):
@@ -17,13 +26,29 @@ class SFTConfig(Config):
     run: RunConfig
     data: DataConfig
     model: ModelConfig = ModelConfig()
+    checkpoint: str | None = None
+    """Checkpoint folder to start from, of an earlier stage; None starts from `model.backbone` with a fresh grounder.
+    Backbone, grounder and prompt are then the checkpoint's, and `model.backbone` and `model.bridge` are not used."""
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     frames: FrameChoiceConfig = FrameChoiceConfig()
     exposure: ExposureConfig = ExposureConfig()
+    annotation_error: AnnotationErrorConfig = AnnotationErrorConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    validation: ValidationConfig = ValidationConfig()
     max_steps: Annotated[int, Field(ge=1)] = 1000
     per_device_train_batch_size: Annotated[int, Field(ge=1)] = 4
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 0
     deepspeed: str | None = None
     """Path of a DeepSpeed JSON, for example configs/deepspeed/zero2.json."""
+
+    @model_validator(mode="after")
+    def _whole_intervals(self) -> "SFTConfig":
+        every = self.checkpoints.every_steps
+        if every is not None and every % self.run.log_every:
+            raise ValueError(
+                f"checkpoints.every_steps: expected a multiple of run.log_every={self.run.log_every}, so that what is "
+                f"logged after a resume is a mean over the same steps; got {every}"
+            )
+        return self

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.encoding import EncodedPrompt
-from data.geometry import box_xyxy_to_cxcywh, normalize_boxes
+from data.geometry import box_area, box_xyxy_to_cxcywh, normalize_boxes
 from data.types import GroundingSample
 
 Batch = dict[str, Tensor]
@@ -107,7 +107,8 @@ def collate_targets(
 
     -> target_boxes_cxcywh [B, F, 4]; target_box_mask [B, F] (a true box is there); target_presence [B, F] in {0, 1};
     target_presence_mask [B, F]; target_alignment [B, T], the share of a temporal patch inside the true span;
-    target_alignment_mask [B, T] (real patches of samples with a span in a video).
+    target_alignment_mask [B, T] (real patches of samples with a span in a video); target_cells [B, N], how much of the
+    target is in each vision token, in the tokens' order; target_cells_mask [B, N] (of samples with boxes).
     """
     rows = [_target_row(*row, temporal_patch_size) for row in zip(samples, prompts, frames, strict=True)]
     return {key: _pad([row[key] for row in rows], 0) for key in rows[0]}
@@ -127,10 +128,36 @@ def _target_row(
         "target_boxes_cxcywh": box_xyxy_to_cxcywh(normalize_boxes(boxes_px, width=sample.width, height=sample.height)),
         "target_box_mask": torch.tensor([f in boxes for f in chosen_idx], dtype=torch.bool),
         "target_presence": torch.tensor([_inside(sample, f) for f in chosen_idx]),
-        "target_presence_mask": torch.full((len(chosen_idx),), is_located),
+        # In a single image the target is always there: nothing to tell apart.
+        "target_presence_mask": torch.full((len(chosen_idx),), is_located and not prompt.is_image),
         "target_alignment": _patch_means(inside_T, temporal_patch_size),
         "target_alignment_mask": torch.full((-(-len(frame_idx) // temporal_patch_size),), has_time),
+        "target_cells": _cell_shares(sample, prompt, temporal_patch_size),
+        "target_cells_mask": torch.full((prompt.num_cells,), is_located),
     }
+
+
+def _cell_shares(sample: GroundingSample, prompt: EncodedPrompt, temporal_patch_size: int) -> Tensor:
+    """The intersection of the true box with each cell, over the smaller of the two; a mean over a patch's frames.
+
+    1 where the box covers the cell or lies within it, 0 outside of the interval. [T * S], row by row.
+    """
+    frame_idx = prompt.clip.frame_idx_T
+    boxes_px = torch.tensor([true_box_px(sample, int(frame)) or (0.0,) * 4 for frame in frame_idx])
+    boxes_T4 = normalize_boxes(boxes_px, width=sample.width, height=sample.height)
+    _, rows, columns = (int(size) // prompt.merge_size for size in prompt.grid_3)
+    down, right = torch.arange(rows), torch.arange(columns)
+    overlap_TY = _overlap(boxes_T4[:, 1::2], down / rows, (down + 1) / rows)
+    overlap_TX = _overlap(boxes_T4[:, 0::2], right / columns, (right + 1) / columns)
+    inside_TS = (overlap_TY[:, :, None] * overlap_TX[:, None, :]).flatten(1)
+    smaller_T1 = box_area(boxes_T4)[:, None].clamp(max=1 / (rows * columns))
+    shares_TS = inside_TS / smaller_T1.clamp(min=1e-9)
+    return torch.stack([_patch_means(column, temporal_patch_size) for column in shares_TS.unbind(1)], dim=1).flatten()
+
+
+def _overlap(interval_T2: Tensor, start_S: Tensor, end_S: Tensor) -> Tensor:
+    """Length of the intersection of each interval with each [start, end]."""
+    return (torch.minimum(interval_T2[:, 1:], end_S) - torch.maximum(interval_T2[:, :1], start_S)).clamp(min=0)
 
 
 def _inside(sample: GroundingSample, frame_idx: int) -> float:

@@ -83,10 +83,11 @@ class SupervisedRows:
         *,
         frames: FrameChoiceConfig,
         exposure: ExposureConfig,
+        max_error_sec: float = 0.0,
         seed: int,
     ) -> None:
         self.samples, self.order, self.encoder = samples, order, encoder
-        self.frames, self.exposure, self.seed = frames, exposure, seed
+        self.frames, self.exposure, self.max_error_sec, self.seed = frames, exposure, max_error_sec, seed
 
     def as_dataset(self) -> datasets.Dataset:
         """A `datasets.Dataset` of positions (TRL takes nothing else) that makes {"row": TrainingRow} on access."""
@@ -103,6 +104,8 @@ class SupervisedRows:
         if sample.task == "stvg" and rng.random() < self.exposure.probability:
             shifted = shift_span(sample, self.exposure.max_shift_sec, rng)
             answer, is_scored = format_span(shifted, decimals=decimals), False
+        elif sample.task in ("stvg", "temporal") and self.max_error_sec > 0:
+            answer = format_span(shift_span(sample, self.max_error_sec, rng), decimals=decimals)
         return TrainingRow(
             sample=sample,
             prompt=prompt,

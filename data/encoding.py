@@ -4,6 +4,7 @@ vLLM gets the *unexpanded* ids (one placeholder per video) with the raw frames a
 expanded ids must come out of it token for token (checked by the rollout, which fails the step otherwise).
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,16 @@ class EncodedPrompt:
     grid_3: Tensor
     is_image: bool
     clip: DecodedClip
+
+    @property
+    def num_cells(self) -> int:
+        """Vision tokens of the LLM: cells of `merge_size` x `merge_size` patches."""
+        return int(self.mm_token_type_ids_L.count_nonzero())
+
+    @property
+    def merge_size(self) -> int:
+        """Patches along a side of a cell."""
+        return math.isqrt(int(self.grid_3.prod()) // self.num_cells)
 
 
 def encode_prompt(processor: Any, sample: GroundingSample, clip: DecodedClip, *, order: PromptOrder) -> EncodedPrompt:

@@ -25,6 +25,7 @@ from evaluation.predict import Prediction, read_predictions
 logger = logging.getLogger("evaluation.draw")
 
 GREEN, ORANGE, GREY, WHITE = (60, 220, 90), (255, 140, 30), (90, 92, 98), (240, 240, 240)
+BACKGROUND = (16, 17, 20)
 PANEL_PX = 96
 MIN_WIDTH_PX = 480
 CHUNK = 128  # frames decoded at a time
@@ -71,7 +72,7 @@ def _drawn(
     predicted = predicted_boxes(prediction)
     panel = _panel(sample, prediction, size[0])
     for frame, index in zip(frames, frame_idx.tolist(), strict=True):
-        canvas = Image.new("RGB", size, (16, 17, 20))
+        canvas = Image.new("RGB", size, BACKGROUND)
         picture = Image.fromarray(frame)
         canvas.paste(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST), (0, 0))
         brush = ImageDraw.Draw(canvas)
@@ -106,19 +107,27 @@ def _x_of(sample: GroundingSample, frame: int, width: int) -> float:
 
 
 def _panel(sample: GroundingSample, prediction: Prediction, width: int) -> Image.Image:
-    panel = Image.new("RGB", (width, PANEL_PX), (16, 17, 20))
+    panel = Image.new("RGB", (width, PANEL_PX), BACKGROUND)
     brush = ImageDraw.Draw(panel)
     font = ImageFont.load_default(size=15)
     brush.text((10, 8), f'"{prediction.query}"  ->  {prediction.text or "(no answer)"}', fill=WHITE, font=font)
+    draw_timeline(brush, sample, prediction, top=40, width=width)
+    return panel
+
+
+def draw_timeline(
+    brush: ImageDraw.ImageDraw, sample: GroundingSample, prediction: Prediction, *, top: int, width: int
+) -> None:
+    """The true and the predicted interval as two bars over the length of the clip, 50 pixels high together."""
+    font = ImageFont.load_default(size=15)
     true_span = None if sample.span is None else (sample.span.start, sample.span.end)
-    for y, name, span, colour in ((42, "truth", true_span, GREEN), (68, "answer", prediction.span, ORANGE)):
+    for y, name, span, colour in ((top + 2, "truth", true_span, GREEN), (top + 28, "answer", prediction.span, ORANGE)):
         brush.text((10, y), name, fill=colour, font=font)
         brush.rectangle(
             [_x_of(sample, sample.clip.start, width), y + 4, _x_of(sample, sample.clip.end, width), y + 16], fill=GREY
         )
         if span is not None:
             brush.rectangle([_x_of(sample, span[0], width), y + 4, _x_of(sample, span[1], width), y + 16], fill=colour)
-    return panel
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ true interval are decoded too; nothing else sees them.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from configs.checkpoints import write_atomically
 from data.answers import Answer, ParseFailure, parse_answer
 from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
@@ -22,7 +23,7 @@ from data.frame_sampling import frames_in_span
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
 from model.answering import decode_boxes
-from model.backbone import generate_greedy
+from model.backbone import generate
 from model.grounding_model import GroundingModel
 
 Generate = Callable[[list[EncodedPrompt]], list[list[int]]]
@@ -111,27 +112,39 @@ def _as_box(box_4: Tensor) -> BoxPx:
     return left, top, right, bottom
 
 
-def transformers_generate(model: GroundingModel, processor: Any, *, max_completion_length: int) -> Generate:
-    """Greedy answers by transformers, in this process."""
-    return lambda prompts: generate_greedy(
+def transformers_generate(
+    model: GroundingModel, processor: Any, *, max_completion_length: int, temperature: float = 0.0
+) -> Generate:
+    """Answers by transformers, in this process; greedy at temperature 0."""
+    return lambda prompts: generate(
         model.mllm,
         prompts,
         max_new_tokens=max_completion_length,
         eos_id=processor.tokenizer.eos_token_id,
         banned_ids=model.banned_ids,
+        temperature=temperature,
     )
 
 
 def predict_all(
-    predictor: Predictor, samples: Sequence[GroundingSample], *, batch_size: int, title: str
+    predictor: Predictor, samples: Sequence[GroundingSample], path: Path, *, batch_size: int, title: str
 ) -> list[Prediction]:
-    """Predictions in the order of the samples, with a progress bar."""
-    predictions = []
-    with tqdm(total=len(samples), desc=title, unit="sample") as bar:
-        for start in range(0, len(samples), batch_size):
-            predictions += predictor(samples[start : start + batch_size])
-            bar.update(len(predictions) - bar.n)
-    return predictions
+    """Predictions in the order of the samples, written to `path` batch by batch: a killed run goes on after them."""
+    aside = path.with_name(f".partial-{path.name}")
+    if path.exists():
+        return read_predictions(path)
+    if aside.exists():  # without the line or the batch that was being written
+        whole = [line for line in aside.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        write_atomically(aside, "".join(whole[: len(whole) - len(whole) % batch_size]))
+    done = len(read_predictions(aside)) if aside.exists() else 0
+    with tqdm(total=len(samples), initial=done, desc=title, unit="sample") as bar, aside.open("a") as stream:
+        for start in range(done, len(samples), batch_size):
+            predictions = predictor(samples[start : start + batch_size])
+            stream.writelines(json.dumps(asdict(prediction)) + "\n" for prediction in predictions)
+            stream.flush()
+            bar.update(len(predictions))
+    aside.rename(path)
+    return read_predictions(path)
 
 
 def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list[GroundingSample]:
@@ -147,13 +160,8 @@ def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list
     return wrong
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """One JSON object a line."""
-    path.write_text("".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions))
-
-
 def read_predictions(path: Path) -> list[Prediction]:
-    """The inverse of `write_predictions`."""
+    """One JSON object a line, as `predict_all` writes them."""
     return [_from_record(json.loads(line)) for line in path.read_text().splitlines()]
 
 

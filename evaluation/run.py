@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.checkpoints import write_atomically
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging, write_provenance
 
 logger = logging.getLogger("evaluation.run")
 
+PREDICTIONS, WRONG_QUERY_PREDICTIONS = "predictions.jsonl", "predictions_wrong_query.jsonl"
 COLUMNS = ("m_tIoU", "m_vIoU", "vIoU@0.3", "vIoU@0.5", "gt_vIoU", "parse_rate")
 
 
@@ -33,15 +35,15 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
 
     from data.sources import load_samples
     from evaluation.metrics import best_constant, paired_difference, score, summarize
-    from evaluation.predict import predict_all, with_wrong_queries, write_predictions
+    from evaluation.predict import predict_all, with_wrong_queries
 
     out = Path(config.out)
     write_provenance(out, config)
+    drop_stale_predictions(config)
     samples = load_samples(config.data, config.split)[: config.max_samples]
     predictor = make_predictor(config)
     options = {"num_resamples": config.num_resamples, "seed": config.seed}
-    predictions = predict_all(predictor, samples, batch_size=config.batch_size, title="predict")
-    write_predictions(out / "predictions.jsonl", predictions)
+    predictions = predict_all(predictor, samples, out / PREDICTIONS, batch_size=config.batch_size, title="predict")
     scores = score(samples, predictions)
     metrics: dict[str, Any] = {"right_query": summarize(scores, **options)}
     for query_type in ("declarative", "interrogative"):
@@ -52,10 +54,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         wrong = predict_all(
             predictor,
             with_wrong_queries(samples, seed=config.seed),
+            out / WRONG_QUERY_PREDICTIONS,
             batch_size=config.batch_size,
             title="predict, wrong query",
         )
-        write_predictions(out / "predictions_wrong_query.jsonl", wrong)
         wrong_scores = score(samples, wrong)
         metrics["wrong_query"] = summarize(wrong_scores, **options)
         metrics["right_minus_wrong"] = paired_difference(scores, wrong_scores, **options)
@@ -64,6 +66,20 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     (out / "report.md").write_text(markdown_table(metrics) + "\n")
     return metrics
+
+
+def drop_stale_predictions(config: EvaluationConfig) -> None:
+    """Remove predictions that another config or other weights made; those of this evaluation are gone on from."""
+    out = Path(config.out)
+    weights = sorted(Path(config.checkpoint).rglob("*.safetensors"))
+    files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
+    asked = {"config": config.model_dump(mode="json"), "weights": files}
+    path = out / "evaluated.json"
+    if not path.exists() or json.loads(path.read_text()) != asked:
+        for name in (PREDICTIONS, WRONG_QUERY_PREDICTIONS):
+            (out / name).unlink(missing_ok=True)
+            (out / f".partial-{name}").unlink(missing_ok=True)
+        write_atomically(path, json.dumps(asked, indent=2) + "\n")
 
 
 def make_predictor(config: EvaluationConfig) -> Any:

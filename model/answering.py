@@ -14,7 +14,7 @@ from data.encoding import EncodedPrompt, completion_text, encode_prompt, text_id
 from data.geometry import box_cxcywh_to_xyxy
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
-from model.backbone import generate_greedy
+from model.backbone import generate
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def ground(
         completion = text_ids(processor, answer)
     else:
         eos_id = processor.tokenizer.eos_token_id
-        (completion,) = generate_greedy(
+        (completion,) = generate(
             model.mllm, [prompt], max_new_tokens=max_new_tokens, eos_id=eos_id, banned_ids=model.banned_ids
         )
     text = completion_text(processor, completion)

@@ -10,7 +10,7 @@ C width of the vision features, N scored tokens, M tapped layers.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -102,18 +102,24 @@ def encode_vision(mllm: Qwen3VLForConditionalGeneration, pixel_values: Tensor, g
     )
 
 
+class LLMStates(NamedTuple):
+    """last_BLD: after the final norm. queries_BMKD: of the bridging queries after each tapped layer; the last layer's
+    are after the final norm too. frames: of each row's vision tokens after the middle layer, [T, S, D].
+    """
+
+    last_BLD: Tensor
+    queries_BMKD: Tensor
+    frames: tuple[Tensor, ...]
+
+
 def hidden_states(
     mllm: Qwen3VLForConditionalGeneration,
     batch: dict[str, Tensor],
     vision: VisionFeatures,
     queries_KD: Tensor,
     taps: list[int],
-) -> tuple[Tensor, Tensor]:
-    """The one forward of the LLM: prompt, completion and bridging queries together.
-
-    vision holds one input per row. -> last hidden states [B, L, D], after the final norm, and the query states after
-    each tapped layer [B, M, K, D]; those of the last layer are after the final norm too.
-    """
+) -> LLMStates:
+    """The one forward of the LLM: prompt, completion and bridging queries together. vision holds one input per row."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     is_vision_BL = batch["mm_token_type_ids"] > 0
     embeds_BLD = mllm.get_input_embeddings()(ids)
@@ -136,7 +142,15 @@ def hidden_states(
     shape = (len(ids), queries_KD.shape[0], embeds_BLD.shape[-1])
     # hidden_states[0] is the embedding, so layer l's output is entry l + 1.
     tapped = [output.hidden_states[layer + 1][query_mask].reshape(shape) for layer in taps]
-    return output.last_hidden_state, torch.stack(tapped, dim=1)
+    middle_BLD = output.hidden_states[len(decoder_layers(mllm)) // 2]
+    cells_B = [len(cells) for cells in vision.merged]
+    frames = middle_BLD[is_vision_BL].split(cells_B)
+    times = vision.grid_V3[:, 0].tolist()
+    return LLMStates(
+        output.last_hidden_state,
+        torch.stack(tapped, dim=1),
+        tuple(row.unflatten(0, (time, -1)) for row, time in zip(frames, times, strict=True)),
+    )
 
 
 def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], grid_B3: Tensor) -> Tensor:
@@ -180,15 +194,19 @@ def score_tokens(
     return empty.masked_scatter(score_mask, logps_N), empty.masked_scatter(score_mask, entropies_N)
 
 
-def generate_greedy(
+def generate(
     mllm: Qwen3VLForConditionalGeneration,
     prompts: list[Any],
     *,
     max_new_tokens: int,
     eos_id: int,
     banned_ids: list[int],
+    temperature: float = 0.0,
 ) -> list[list[int]]:
-    """Greedy completions of EncodedPrompts with transformers' own `generate`; the end-of-turn token is kept."""
+    """Completions of EncodedPrompts with transformers' own `generate`; the end-of-turn token is kept.
+
+    temperature 0 is greedy; any other samples from the whole distribution with torch's global generator.
+    """
     device = mllm.device
     length = max(len(prompt.input_ids_L) for prompt in prompts)
 
@@ -209,10 +227,11 @@ def generate_greedy(
             inputs[pixels] = torch.cat([prompt.pixel_values_VC for prompt in chosen]).to(device)
             inputs[grid] = torch.stack([prompt.grid_3 for prompt in chosen]).to(device)
     with torch.inference_mode():
-        generate: Any = mllm.generate  # pyright: ignore[reportAttributeAccessIssue]
-        output = generate(
+        generate_ids: Any = mllm.generate  # pyright: ignore[reportAttributeAccessIssue]
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        output = generate_ids(
             **inputs,
-            do_sample=False,
+            **(sampling if temperature > 0 else {"do_sample": False}),
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_id,
             pad_token_id=eos_id,

@@ -1,9 +1,8 @@
 """The `bridge` grounder: STSB, ETA and QGSL put together.
 
     query states of M tapped LLM layers ─▶ STSB mix ─▶ bridge_NBKE ─▶ ETA enrich ─▶ bridge_NBKE ─┐
-                                                            ▲ scores_BT                         ▼
-    vision features of all T temporal patches ─▶ mean ──────┘          QGSL decoder, N layers ─▶ boxes, presence
-                                             └─▶ cells of the F chosen frames ──────▲
+    states of the frame tokens in the middle layer ─▶ scores_BT ──────────┘                      ▼
+    vision features ─▶ cells of the F chosen frames ─────────────────▶ QGSL decoder, N layers ─▶ boxes, presence
 
 Source: Bridge-STG (2604.08014), abstract. Shapes as in bridge.py and spatial_decoder.py.
 """
@@ -14,22 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from model.backbone import VisionFeatures
+from model.backbone import LLMStates, VisionFeatures
 from model.bridge import BridgingQueries
 from model.spatial_decoder import SpatialDecoder
-from model.temporal_alignment import TemporalAlignment
+from model.temporal_alignment import FeatureAlignment, StateAlignment
 
 
 class GrounderOutput(NamedTuple):
     """boxes_cxcywh_NBF4 in (0, 1) and presence logits presence_NBF after each decoder layer; the last one counts.
 
-    alignment_BT: logits of each temporal patch, None without ETA; alignment_mask_BT: real patches.
+    alignment_BT: logits of each temporal patch, None without ETA; alignment_mask_BT: real patches. cells_BN: logits of
+    each vision token, None where ETA does not score them.
     """
 
     boxes_cxcywh_NBF4: Tensor
     presence_NBF: Tensor
     alignment_BT: Tensor | None
     alignment_mask_BT: Tensor
+    cells_BN: Tensor | None
 
 
 class BridgeGrounder(nn.Module):
@@ -49,7 +50,7 @@ class BridgeGrounder(nn.Module):
         ffn_width: int,
         features: str,
         interactive: bool,
-        temporal_alignment: bool,
+        temporal_alignment: str,
     ) -> None:
         super().__init__()
         self.features = features
@@ -58,7 +59,11 @@ class BridgeGrounder(nn.Module):
         self.queries = BridgingQueries(
             num_queries=num_queries, llm_width=llm_width, width=width, num_taps=num_taps, num_layers=num_layers
         )
-        self.alignment = TemporalAlignment(vision_width=vision_width, width=width) if temporal_alignment else None
+        self.alignment = {
+            "off": lambda: None,
+            "states": lambda: StateAlignment(llm_width=llm_width, width=width),
+            "features": lambda: FeatureAlignment(vision_width=vision_width, width=width),
+        }[temporal_alignment]()
         self.decoder = SpatialDecoder(
             vision_width=vision_width,
             width=width,
@@ -70,16 +75,16 @@ class BridgeGrounder(nn.Module):
         )
 
     def forward(
-        self, states_BMKD: Tensor, vision: VisionFeatures, frame_position_BF: Tensor, frame_time_sec_BF: Tensor
+        self, states: LLMStates, vision: VisionFeatures, frame_position_BF: Tensor, frame_time_sec_BF: Tensor
     ) -> GrounderOutput:
         """vision holds one input per row; frame_position_BF are positions among its sampled frames, -1 as padding."""
-        bridge_NBKE = self.queries(states_BMKD)
-        rows = [vision.cells(row, self.features) for row in range(len(states_BMKD))]
-        pooled_BTC = _pad([cells_TSC.mean(dim=1) for cells_TSC, _ in rows]).to(bridge_NBKE.dtype)
-        mask_BT = _pad([torch.ones(len(cells), dtype=torch.bool, device=pooled_BTC.device) for cells, _ in rows])
-        scores_BT = None
+        bridge_NBKE = self.queries(states.queries_BMKD)
+        rows = [vision.cells(row, self.features) for row in range(len(states.frames))]
+        mask_BT = _pad([torch.ones(len(cells), dtype=torch.bool, device=bridge_NBKE.device) for cells, _ in rows])
+        scores_BT = cells_BN = None
         if self.alignment is not None:
-            bridge_NBKE, scores_BT = self.alignment(bridge_NBKE, pooled_BTC, mask_BT)
+            frames = states.frames if isinstance(self.alignment, StateAlignment) else [cells for cells, _ in rows]
+            scores_BT, bridge_NBKE, cells_BN = self.alignment(bridge_NBKE, frames, mask_BT)
         chosen = [self._chosen(cells, positions) for (cells, _), positions in zip(rows, frame_position_BF, strict=True)]
         cells_BFSC = _pad([cells.transpose(0, 1) for cells in chosen]).transpose(1, 2).to(bridge_NBKE.dtype)
         cell_mask_BS = _pad([torch.ones(len(xy), dtype=torch.bool, device=xy.device) for _, xy in rows])
@@ -91,7 +96,7 @@ class BridgeGrounder(nn.Module):
             frame_position_BF.clamp(min=0) % self.temporal_patch_size,
             frame_time_sec_BF,
         )
-        return GrounderOutput(boxes, presence, scores_BT, mask_BT)
+        return GrounderOutput(boxes, presence, scores_BT, mask_BT, cells_BN)
 
     def _chosen(self, cells_TSC: Tensor, positions_F: Tensor) -> Tensor:
         """Cells of each chosen frame's temporal patch, [F, S, C]."""

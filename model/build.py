@@ -33,6 +33,18 @@ def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, 
     return model, processor
 
 
+def continue_model(config: ModelConfig, data: DataConfig, folder: str | Path) -> tuple[GroundingModel, Any]:
+    """A checkpoint folder's model to be trained further. Raises ValueError where `data` asks for another prompt."""
+    model, processor = load_checkpoint(folder, dtype="float32", attention=config.attention)
+    trained = PromptConfig(**(model.config.prompt or {}))
+    if data.prompt != trained:
+        raise ValueError(f"data.prompt: {folder} was trained with {trained}, got {data.prompt}")
+    model.config.video = {"sample_fps": data.video.sample_fps, "max_frames": data.video.max_frames}
+    if config.freeze_vision:
+        freeze_vision_tower(model.mllm)
+    return model.train(), processor
+
+
 def _millions(module: torch.nn.Module) -> float:
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 

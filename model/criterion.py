@@ -7,7 +7,7 @@ from torch import Tensor
 from configs.model import LossConfig
 from model.bridge_grounder import GrounderOutput
 from model.grounding_model import GroundingOutput
-from model.losses import alignment_loss, box_giou_loss, box_l1_loss, contrast_loss, presence_loss, text_loss
+from model.losses import alignment_loss, box_giou_loss, box_l1_loss, cells_loss, contrast_loss, presence_loss, text_loss
 
 
 def supervised_loss(
@@ -33,6 +33,8 @@ def grounding_losses(grounding: GrounderOutput, batch: Mapping[str, Tensor]) -> 
     if grounding.alignment_BT is not None:
         args = grounding.alignment_BT, batch["target_alignment"], batch["target_alignment_mask"].bool()
         terms |= {"alignment": alignment_loss(*args), "contrast": contrast_loss(*args)}
+    if grounding.cells_BN is not None:
+        terms["cells"] = cells_loss(grounding.cells_BN, batch["target_cells"], batch["target_cells_mask"].bool())
     return terms
 
 

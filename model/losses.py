@@ -48,6 +48,12 @@ def alignment_loss(scores_BT: Tensor, inside_BT: Tensor, mask_BT: Tensor) -> Ten
     return masked_mean(loss_BT, mask_BT)
 
 
+def cells_loss(logits_BN: Tensor, shares_BN: Tensor, mask_BN: Tensor) -> Tensor:
+    """ETA: binary cross-entropy of a vision token's score with how much of the target it holds."""
+    loss_BN = torch.nn.functional.binary_cross_entropy_with_logits(logits_BN.float(), shares_BN, reduction="none")
+    return masked_mean(loss_BN, mask_BN)
+
+
 def contrast_loss(scores_BT: Tensor, inside_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """ETA: InfoNCE with the patches inside the interval as positives: -log of the softmax mass that falls on them.
 

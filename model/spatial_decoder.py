@@ -67,7 +67,6 @@ class DecoderLayer(nn.Module):
         query_R1E: Tensor,
         bridge_RKE: Tensor,
         cells_RSE: Tensor,
-        keys_RSE: Tensor,
         mask_RS: Tensor,
         where_R1E: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -79,7 +78,7 @@ class DecoderLayer(nn.Module):
         else:
             query_R1E = query_R1E + self.meet_bridge(tokens[:, :1], tokens, tokens)
         looking = self.norms[1](query_R1E) + where_R1E
-        query_R1E = query_R1E + self.read_frame(looking, keys_RSE, cells_RSE, mask_RS)
+        query_R1E = query_R1E + self.read_frame(looking, cells_RSE, cells_RSE, mask_RS)
         return query_R1E + self.mlp(self.norms[2](query_R1E)), bridge_RKE
 
 
@@ -125,8 +124,9 @@ class SpatialDecoder(nn.Module):
         num_rows, num_frames, num_cells, _ = cells_BFSC.shape
         total = num_rows * num_frames
         cells_RSE = self.embed_cells(cells_BFSC).reshape(total, num_cells, self.width)
+        # Places are in the values too, unlike in DETR: what is attended to tells the query where it is (NOTES.md).
         places_BSE = point_encoding(centres_BS2, self.width).to(cells_RSE.dtype)
-        keys_RSE = cells_RSE + places_BSE.repeat_interleave(num_frames, dim=0)
+        cells_RSE = cells_RSE + places_BSE.repeat_interleave(num_frames, dim=0)
         # An all-masked row (padding) would give NaN; its first cell is read instead and the result not used.
         mask_RS = cell_mask_BFS.reshape(total, num_cells)
         mask_RS = mask_RS | (
@@ -142,7 +142,7 @@ class SpatialDecoder(nn.Module):
                 :, None
             ]
             bridge_RKE = bridge_RKE + bridge_NBKE[n].repeat_interleave(num_frames, dim=0)
-            query_R1E, bridge_RKE = layer(query_R1E, bridge_RKE, cells_RSE, keys_RSE, mask_RS, where_R1E)
+            query_R1E, bridge_RKE = layer(query_R1E, bridge_RKE, cells_RSE, mask_RS, where_R1E)
             state_RE = self.out_norms[n](query_R1E[:, 0])
             box_logit_R4 = box_logit_R4 + self.box_heads[n](state_RE).float()
             boxes.append(box_logit_R4.sigmoid())

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,14 +40,14 @@ class Learner:
         return state
 
 
-def build_learner(config: RFTConfig) -> Learner:
-    """Load the checkpoint in float32, freeze what the config freezes, wrap."""
+def build_learner(config: RFTConfig, *, resumed: Path | None = None) -> Learner:
+    """Load the checkpoint, or the run's own that it is resumed from, in float32; freeze what is frozen; wrap."""
     set_seed(config.run.seed)
     accelerator = make_accelerator(config)
     if accelerator.device.type == "cpu":
         # Ray gives a worker one thread; ranks and engine take turns, so all cores are free while one works.
         torch.set_num_threads(max(1, num_cores() // accelerator.num_processes))
-    model, processor = load_checkpoint(config.checkpoint, dtype="float32")
+    model, processor = load_checkpoint(resumed or config.checkpoint, dtype="float32")
     encoder = PromptEncoder(processor, as_trained(config.data, model.config))
     model.train()
     if config.freeze_vision:
@@ -69,11 +70,15 @@ def num_cores() -> int:
 
 def make_accelerator(config: RFTConfig) -> Accelerator:
     """accelerate with the config's precision; DDP where there are several ranks."""
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if config.dtype == "bfloat16" else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    # Weights are stored as a checkpoint folder (rft/checkpointing.py), and read from one in `build_learner`.
+    accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+    accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+    return accelerator
 
 
 def sampling_args(config: RFTConfig, learner: Learner) -> SamplingArgs:
@@ -87,11 +92,13 @@ def sampling_args(config: RFTConfig, learner: Learner) -> SamplingArgs:
     )
 
 
-def prompts_of_steps(config: RFTConfig, accelerator: Accelerator) -> Iterator[list[GroundingSample]]:
-    """This rank's samples, step by step: a slice of one order that all ranks share."""
-    samples = load_samples(config.data, "train")
+def prompts_of_steps(
+    config: RFTConfig, accelerator: Accelerator, *, first_step: int
+) -> Iterator[list[GroundingSample]]:
+    """This rank's samples of step `first_step` and those after it: a slice of one order that all ranks share."""
+    samples = load_samples(config.data, config.data.train_split)
     size, world = config.rollout.prompts_per_step, accelerator.num_processes
     total = config.max_steps * size * world
     order = draw_order(samples, config.data.tasks, total=total, seed=config.run.seed)
-    for rows in order.reshape(config.max_steps, world, size)[:, accelerator.process_index]:
+    for rows in order.reshape(config.max_steps, world, size)[first_step:, accelerator.process_index]:
         yield [samples[index] for index in rows]

@@ -58,9 +58,12 @@ def make_batch(
     *,
     num_queries: int,
     temporal_patch_size: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
 ) -> RolloutBatch:
-    """Parse every answer once and choose its frames. A prompt's video is encoded once for its group."""
+    """Parse every answer once and choose its frames. A prompt's video is encoded once for its group.
+
+    rng: draws the frames of the supervised box losses, where the config asks for them; None leaves them out.
+    """
     size = len(groups[0])
     rows = [(p, rollout) for p, group in enumerate(groups) for rollout in group]
     row_samples, row_prompts = [samples[p] for p, _ in rows], [prompts[p] for p, _ in rows]
@@ -68,7 +71,7 @@ def make_batch(
     answers = [parse_answer(sample, text) for sample, text in zip(row_samples, texts, strict=True)]
     asked = [answer_frames(*row) for row in zip(row_samples, row_prompts, answers, strict=True)]
     frames = asked
-    if config.objective.decoder_update == "supervised":
+    if config.objective.decoder_update == "supervised" and rng is not None:
         chosen = [training_frames(samples[p], prompts[p], config.frames, rng) for p in range(len(prompts))]
         frames = [np.union1d(a, chosen[p]) for a, (p, _) in zip(asked, rows, strict=True)]
     positions = [row.tolist() for row in frames]

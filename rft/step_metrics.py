@@ -1,6 +1,9 @@
 """What a GRPO step is told by: counts, rewards within groups, lengths. Of the main rank's own completions."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +13,28 @@ from rewards.composer import RewardBreakdown
 from rft.objective import StepCounts
 
 Groups = Sequence[Sequence[Rollout]]
+
+
+class PhaseSeconds:
+    """How long each phase of a step took."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the duration of a phase."""
+        start = time.perf_counter()
+        yield
+        self._seconds[phase] += time.perf_counter() - start
+
+    def clear(self) -> None:
+        """Begin a step."""
+        self._seconds.clear()
+
+    def metrics(self) -> dict[str, float]:
+        """Seconds of this step by phase."""
+        return {f"seconds/{phase}": round(value, 4) for phase, value in self._seconds.items()}
 
 
 def combine(collected: Mapping[str, Sequence[float]]) -> dict[str, float]:

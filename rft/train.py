@@ -3,7 +3,8 @@
     python -m rft.train --config configs/demo/rft.yaml
     python -m rft.train --config configs/rft/bridge_2b.yaml checkpoint=runs/sft/checkpoint ray.address=auto
 
-Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint/. One machine is a one-node cluster,
+Writes into run.out: config.yaml, environment.json, metrics.jsonl, checkpoints/step-*/ and the final checkpoint/. Started
+again, it goes on from its last checkpoint; run.out must be on storage that every node sees. One machine is a one-node cluster,
 started in this process; on a running cluster (`ray start` on every node) pass ray.address=auto.
 """
 
@@ -13,9 +14,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from configs.checkpoints import CheckpointStore
 from configs.command_line import config_from_command_line
 from configs.rft import RayConfig, RFTConfig
-from configs.run import Run, quiet_environment, setup_logging
+from configs.run import Run, check_same_run, quiet_environment, setup_logging
 
 logger = logging.getLogger("rft.train")
 
@@ -37,7 +39,12 @@ def train(config: RFTConfig) -> None:
 
     if not (Path(config.checkpoint) / "mllm").is_dir():
         raise FileNotFoundError(f"checkpoint={config.checkpoint}: expected a checkpoint folder, with mllm/ in it")
-    load_samples(config.data, "train")
+    check_same_run(config, config.run.out)
+    final = Path(config.run.out) / "checkpoint"
+    if final.exists():
+        logger.info("%s: this run is finished", final)
+        return
+    load_samples(config.data, config.data.train_split)
     with cluster(config.ray):
         launch(config)
 
@@ -69,15 +76,16 @@ def cluster(config: RayConfig) -> Any:
 def launch(config: RFTConfig) -> None:
     """Engine and trainer ranks on the connected cluster."""
     import ray
-    from ray.train import RunConfig as RayRunConfig
-    from ray.train import ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
 
-    from model.grounding_model import MLLM_FOLDER
-    from rft.rollout import start_engine
+    from rft.engine_actor import start_engine
 
-    engine = start_engine(str(Path(config.checkpoint).resolve() / MLLM_FOLDER), config)
+    engine = start_engine(str(Path(config.checkpoint).resolve() / "mllm"), config)
     try:
+        # Imported while the engine starts: these take a few seconds.
+        from ray.train import FailureConfig, ScalingConfig
+        from ray.train import RunConfig as RayRunConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
         trainer = TorchTrainer(
             train_rank,
             train_loop_config={
@@ -90,6 +98,7 @@ def launch(config: RFTConfig) -> None:
             run_config=RayRunConfig(
                 name="ray",
                 storage_path=str(Path(config.run.out).resolve()),
+                failure_config=FailureConfig(max_failures=config.ray.max_failures),
             ),
         )
         trainer.fit()
@@ -110,10 +119,12 @@ def train_rank(arguments: dict[str, Any]) -> None:
 
     config = RFTConfig.model_validate(arguments["config"])
     engine = EngineClient(arguments["engine"], timeout_sec=config.rollout.timeout_sec)
+    store = CheckpointStore(config.run.out, config.checkpoints)
+    step, resumed = store.last() or (0, None)
     with contextlib.ExitStack() as stack:
         is_main = ray.train.get_context().get_world_rank() == 0
-        run = stack.enter_context(Run(config.run, config, stage="rft")) if is_main else None
-        trainer = GRPOTrainer(config, engine, run)
+        run = stack.enter_context(Run(config.run, config, stage="rft", resume_step=step)) if is_main else None
+        trainer = GRPOTrainer(config, engine, run, store, resumed)
         engine.wait_until_ready()
         trainer.train()
 

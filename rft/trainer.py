@@ -3,8 +3,6 @@
 prompts ─▶ rollout (vLLM, n = G) ─▶ forward ─▶ rewards ─▶ advantages, loss ─▶ update ─▶ push weights ─▶ again
 """
 
-import contextlib
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from configs.checkpoints import CheckpointStore, written_aside
 from configs.rft import RFTConfig
 from configs.run import Run
 from data.dataset import model_inputs
@@ -24,39 +23,59 @@ from model.backbone import checkpoint_names
 from model.build import save_checkpoint
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
+from rft.checkpointing import load_state, save_state
 from rft.objective import StepCounts
 from rft.rollout import EngineClient
 from rft.setup import build_learner, prompts_of_steps, sampling_args
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
-from rft.step_metrics import Groups, check_mismatch, combine, completion_metrics, step_counts
+from rft.step_metrics import Groups, PhaseSeconds, check_mismatch, combine, completion_metrics, step_counts
+from rft.validation import greedy_rewards
 
 
 class GRPOTrainer:
-    """One rank. The engine holds the weights of version `step` when step `step` samples."""
+    """One rank. The engine holds the weights of version `step` when step `step` samples; steps count from 0.
 
-    def __init__(self, config: RFTConfig, engine: EngineClient, run: Run | None) -> None:
-        self.config, self.engine, self.run = config, engine, run
-        self.learner = build_learner(config)
+    resumed: the checkpoint of this run to go on from.
+    """
+
+    def __init__(
+        self, config: RFTConfig, engine: EngineClient, run: Run | None, store: CheckpointStore, resumed: Path | None
+    ) -> None:
+        self.config, self.engine, self.run, self.store = config, engine, run, store
+        self.learner = build_learner(config, resumed=resumed)
         self.rewards = RewardComposer(config.rewards)
         objective = config.objective
         self.running_std = RunningStd(
             initial=objective.std_initial, decay=objective.std_decay, floor=objective.std_floor
         )
-        self.totals: list[torch.Tensor] = []
+        self.first_step = 0 if resumed is None else load_state(self.learner, resumed, self.running_std)
         self.sampling = sampling_args(config, self.learner)
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.totals: list[torch.Tensor] = []
+        self.seconds = PhaseSeconds()
 
     def train(self) -> None:
-        """All steps, then the checkpoint."""
-        steps = prompts_of_steps(self.config, self.learner.accelerator)
-        with tqdm(total=self.config.max_steps, desc="grpo", unit="step", disable=self.run is None) as bar:
-            for step, samples in enumerate(steps):
+        """The steps that are left, then the final checkpoint."""
+        config, main = self.config, self.run is not None
+        self.push(version=self.first_step)
+        if self.first_step == 0:
+            self.log({}, self.validate(version=0), step=0)
+        steps = prompts_of_steps(config, self.learner.accelerator, first_step=self.first_step)
+        with tqdm(total=config.max_steps, initial=self.first_step, desc="grpo", unit="step", disable=not main) as bar:
+            for step, samples in enumerate(steps, start=self.first_step):
                 metrics = self.step(step, samples)
+                validation = self.validate(version=step + 1)
                 bar.set_postfix(reward=f"{metrics['reward/total']:.3f}", refresh=False)
                 bar.update()
-                if self.run is not None and step % self.config.run.log_every == 0:
-                    self.run.log(metrics, step=step)
-        self.save(Path(self.config.run.out) / "checkpoint")
+                self.log(metrics, validation, step=step + 1)
+                if self.store.is_due(step + 1):
+                    value = validation.get("validation/reward")
+                    save_state(self.learner, self.store, self.running_std, step=step + 1, value=value)
+        self.save_final(Path(config.run.out) / "checkpoint")
+
+    def log(self, metrics: dict[str, float], validation: dict[str, float], *, step: int) -> None:
+        """A line for every `log_every` steps and every validation."""
+        if self.run is not None and (validation or (metrics and step % self.config.run.log_every == 0)):
+            self.run.log(metrics | validation, step=step)
 
     def step(self, step: int, samples: Sequence[GroundingSample]) -> dict[str, float]:
         """The algorithm box."""
@@ -78,14 +97,14 @@ class GRPOTrainer:
             **completion_metrics(groups),
             "optim/grad_norm": grad_norm,
             "optim/lr": self.learner.schedule.get_last_lr()[0],
-            **{f"seconds/{name}": round(value, 4) for name, value in self.seconds.items()},
+            **self.seconds.metrics(),
         }
 
     def rollout(self, step: int, samples: Sequence[GroundingSample]) -> tuple[list[EncodedPrompt], Groups]:
         """Read the videos, sample G completions of each prompt."""
-        with self.timed("encode"):
+        with self.seconds.timed("encode"):
             prompts = [self.learner.encoder(sample) for sample in samples]
-        with self.timed("rollout"):
+        with self.seconds.timed("rollout"):
             seeds = [request_seed(self.config.run.seed, step, sample.sample_id) for sample in samples]
             return prompts, self.engine.generate(prompts, self.sampling, seeds=seeds, version=step)
 
@@ -110,21 +129,21 @@ class GRPOTrainer:
     def accumulate(self, batch: RolloutBatch, counts: StepCounts) -> dict[str, float]:
         """Forward, rewards, loss, backward of one micro-batch."""
         accelerator = self.learner.accelerator
-        with self.timed("forward"):
+        with self.seconds.timed("forward"):
             inputs = {name: tensor.to(accelerator.device) for name, tensor in model_inputs(batch.inputs).items()}
             output = self.learner.model(temperature=self.config.rollout.temperature, **inputs)
-        with self.timed("reward"):
+        with self.seconds.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))
             self.totals.append(rewards.total_B.detach())
             loss, metrics = rollout_loss(batch, output, rewards, self.running_std.scale, counts, self.config)
-        with self.timed("backward"):
+        with self.seconds.timed("backward"):
             accelerator.backward(loss)
         return metrics
 
     def update(self) -> float:
         """One optimizer step; -> the gradient's norm before clipping."""
         learner = self.learner
-        with self.timed("update"):
+        with self.seconds.timed("update"):
             norm = learner.accelerator.clip_grad_norm_(learner.model.parameters(), self.config.optim.max_grad_norm)
             learner.optimizer.step()
             learner.schedule.step()
@@ -139,22 +158,24 @@ class GRPOTrainer:
 
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""
-        with self.timed("push"):
+        with self.seconds.timed("push"):
             state = self.learner.gathered_state()
             if self.learner.accelerator.is_main_process:
                 mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
                 self.engine.push(checkpoint_names(mllm, self.learner.unwrapped.mllm.config), version=version)
             self.learner.accelerator.wait_for_everyone()
 
-    def save(self, folder: Path) -> None:
+    def validate(self, *, version: int) -> dict[str, float]:
+        """Rewards of greedy answers to the validation samples; nothing where they are not due after this many steps."""
+        every = self.config.validation.every_steps
+        if every is None or version % every:
+            return {}
+        with self.seconds.timed("validate"):
+            return greedy_rewards(self.learner, self.engine, self.rewards, self.config, version=version)
+
+    def save_final(self, folder: Path) -> None:
         """The checkpoint folder, by the main rank."""
         state = self.learner.gathered_state()
         if self.learner.accelerator.is_main_process:
-            save_checkpoint(self.learner.unwrapped, self.learner.processor, folder, state=state)
-
-    @contextlib.contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the duration of a phase to this step's seconds."""
-        start = time.perf_counter()
-        yield
-        self.seconds[phase] += time.perf_counter() - start
+            with written_aside(folder) as staged:
+                save_checkpoint(self.learner.unwrapped, self.learner.processor, staged, state=state)

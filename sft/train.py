@@ -3,8 +3,8 @@
     python -m sft.train --config configs/demo/sft.yaml
     torchrun --nproc_per_node 8 -m sft.train --config configs/sft/bridge_2b.yaml run.out=runs/sft optim.learning_rate=2e-5
 
-Writes into run.out: config.yaml, environment.json, metrics.jsonl and checkpoint/ (model/grounding_model.py says what
-is in it).
+Writes into run.out: config.yaml, environment.json, metrics.jsonl, checkpoints/step-*/ and the final checkpoint/
+(model/grounding_model.py says what is in one). Started again, it goes on from its last checkpoint.
 """
 
 import contextlib
@@ -13,8 +13,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from configs.checkpoints import CheckpointStore, written_aside
 from configs.command_line import config_from_command_line
-from configs.run import Run, quiet_environment, setup_logging
+from configs.data import ExposureConfig
+from configs.run import Run, check_same_run, quiet_environment, setup_logging
 from configs.sft import SFTConfig
 
 logger = logging.getLogger("sft.train")
@@ -29,45 +31,46 @@ def main() -> None:
 
 
 def train(config: SFTConfig) -> None:
-    """Train and write the checkpoint; rank 0 logs."""
+    """Train, from the folder's last checkpoint on if it has one, and write the final model; rank 0 logs."""
     from model.build import save_checkpoint
 
+    check_same_run(config, config.run.out)
+    final = Path(config.run.out) / "checkpoint"
+    if final.exists():
+        logger.info("%s: this run is finished", final)
+        return
     is_main = int(os.environ.get("RANK", "0")) == 0
+    store = CheckpointStore(config.run.out, config.checkpoints)
+    step, resumed = store.last() or (0, None)
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(Run(config.run, config, stage="sft")) if is_main else None
-        trainer, processor = make_trainer(config, run)
-        trainer.train()
+        run = stack.enter_context(Run(config.run, config, stage="sft", resume_step=step)) if is_main else None
+        trainer, processor = make_trainer(config, run, store=store, resumed=resumed)
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if is_main:
-            folder = Path(config.run.out) / "checkpoint"
-            save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder, state=state)
-            logger.info("checkpoint: %s", folder)
+            with written_aside(final) as folder:
+                save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder, state=state)
+            logger.info("checkpoint: %s", final)
 
 
-def make_trainer(config: SFTConfig, run: Run | None) -> tuple[Any, Any]:
-    """The trainer and the processor, ready for `trainer.train()`."""
+def make_trainer(
+    config: SFTConfig, run: Run | None, *, store: CheckpointStore, resumed: Path | None = None
+) -> tuple[Any, Any]:
+    """The trainer and the processor; `resumed`: the checkpoint that `trainer.train` goes on from."""
     from transformers import set_seed
 
-    from data.dataset import PromptEncoder, SupervisedCollator, SupervisedRows
-    from data.mixture import draw_order
-    from data.sources import load_samples
-    from model.build import build_model
+    from data.dataset import PromptEncoder, SupervisedCollator
+    from model.build import build_model, continue_model
     from sft.trainer import GroundingSFTTrainer, MetricsCallback
 
     set_seed(config.run.seed)
     arguments = training_arguments(config)
-    samples = load_samples(config.data, "train")
-    model, processor = build_model(config.model, config.data)
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * arguments.world_size
-    order = draw_order(samples, config.data.tasks, total=config.max_steps * per_step, seed=config.run.seed)
-    rows = SupervisedRows(
-        samples,
-        order,
-        PromptEncoder(processor, config.data),
-        frames=config.frames,
-        exposure=config.exposure,
-        seed=config.run.seed,
-    )
+    start = resumed or config.checkpoint
+    if start is None:
+        model, processor = build_model(config.model, config.data)
+    else:
+        model, processor = continue_model(config.model, config.data, start)
+    encoder = PromptEncoder(processor, config.data)
     collator = SupervisedCollator(
         num_queries=model.num_queries,
         pad_id=processor.tokenizer.pad_token_id,
@@ -76,14 +79,41 @@ def make_trainer(config: SFTConfig, run: Run | None) -> tuple[Any, Any]:
     trainer = GroundingSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows.as_dataset(),
+        train_dataset=training_rows(config, encoder, world_size=arguments.world_size).as_dataset(),
+        eval_dataset=None if config.validation.every_steps is None else validation_rows(config, encoder).as_dataset(),
         data_collator=collator,
         processing_class=processor,
         loss_weights=config.loss,
         optim=config.optim,
         metrics=MetricsCallback(run),
+        store=store,
     )
     return trainer, processor
+
+
+def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
+    """Position -> row of the whole run, all ranks together."""
+    from data.dataset import SupervisedRows
+    from data.mixture import draw_order
+    from data.sources import load_samples
+
+    samples = load_samples(config.data, config.data.train_split)
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
+    order = draw_order(samples, config.data.tasks, total=config.max_steps * per_step, seed=config.run.seed)
+    return SupervisedRows(samples, order, encoder, frames=config.frames, exposure=config.exposure, seed=config.run.seed)
+
+
+def validation_rows(config: SFTConfig, encoder: Any) -> Any:
+    """A fixed draw of the validation split in the proportions of training, every answer true."""
+    from data.dataset import SupervisedRows
+    from data.mixture import draw_order
+    from data.sources import load_samples
+
+    samples = load_samples(config.data, config.validation.split)
+    order = draw_order(samples, config.data.tasks, total=min(config.validation.max_samples, len(samples)), seed=0)
+    return SupervisedRows(
+        samples, order, encoder, frames=config.frames, exposure=ExposureConfig(probability=0.0), seed=0
+    )
 
 
 def training_arguments(config: SFTConfig) -> Any:
@@ -91,10 +121,12 @@ def training_arguments(config: SFTConfig) -> Any:
     import torch
     from trl import SFTConfig as TRLConfig
 
+    save_every, validate_every = config.checkpoints.every_steps, config.validation.every_steps
     return TRLConfig(
-        output_dir=str(Path(config.run.out) / "trainer"),
+        output_dir=str(Path(config.run.out) / "checkpoints" / ".partial-trainer"),
         max_steps=config.max_steps,
         per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.optim.learning_rate,
         lr_scheduler_type=config.optim.lr_scheduler_type,
@@ -109,7 +141,10 @@ def training_arguments(config: SFTConfig) -> Any:
         remove_unused_columns=False,
         train_sampling_strategy="sequential",
         logging_steps=config.run.log_every,
-        save_strategy="no",
+        save_strategy="no" if save_every is None else "steps",
+        save_steps=save_every or 1,
+        eval_strategy="no" if validate_every is None else "steps",
+        eval_steps=validate_every,
         report_to=[],
         seed=config.run.seed,
         max_length=None,

@@ -1,13 +1,15 @@
 """TRL's SFTTrainer with our batch, our loss and our parameter groups; accumulation, schedule and DeepSpeed are its own.
 
 TRL 1.16 has no video collator and its loss reads logits, so both are replaced: the collator by argument, `compute_loss`
-by override. `create_optimizer` is the other override: DeepSpeed drops an optimizer that is passed in and calls it.
+by override. `create_optimizer` is an override because DeepSpeed drops an optimizer that is passed in and calls it;
+`prediction_step`, `_save` and `_load_from_checkpoint` because theirs expect logits and one file of weights.
 
 A micro-batch's loss is a mean over what it holds (its answers' tokens, its boxes), and micro-batches and ranks count
 alike: with very small micro-batches of mixed tasks the box losses weigh less than in one large batch.
 """
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +17,12 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
+from configs.checkpoints import CheckpointStore
 from configs.model import LossConfig
 from configs.optim import OptimConfig
 from configs.run import Run
 from data.dataset import model_inputs
-from model.build import make_optimizer
+from model.build import make_optimizer, save_checkpoint
 from model.criterion import supervised_loss
 
 
@@ -28,12 +31,18 @@ class MetricsCallback(TrainerCallback):
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
+        self.validation_loss: tuple[int, float] | None = None
+        """Step and value of the last validation."""
         self._terms: dict[str, list[float]] = defaultdict(list)
 
     def record(self, terms: dict[str, Tensor]) -> None:
         """Keep one step's terms."""
         for name, value in terms.items():
             self._terms[name].append(float(value.detach()))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The last step is logged whatever log_every is: what follows it is not trained on again after a kill."""
+        control.should_log |= state.global_step >= state.max_steps
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -42,20 +51,51 @@ class MetricsCallback(TrainerCallback):
         if self.run is None or not self._terms:
             return
         metrics = {f"loss/{name}": sum(values) / len(values) for name, values in self._terms.items()}
-        for ours, theirs in (("loss/total", "loss"), ("optim/grad_norm", "grad_norm"), ("optim/lr", "learning_rate")):
+        for ours, theirs in (("optim/grad_norm", "grad_norm"), ("optim/lr", "learning_rate")):
             if theirs in (logs or {}):
                 metrics[ours] = float(logs[theirs])
         self._terms.clear()
         self.run.log(metrics, step=state.global_step)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Write the validation loss."""
+        self.validation_loss = (state.global_step, float(metrics["eval_loss"]))
+        if self.run is not None:
+            self.run.log({"validation/loss": self.validation_loss[1]}, step=state.global_step)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Moves what the Trainer has written to where complete checkpoints are."""
+
+    def __init__(self, store: CheckpointStore, metrics: MetricsCallback) -> None:
+        self.store, self.metrics = store, metrics
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Every rank has to have written its part before the folder gets its name."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        validated = self.metrics.validation_loss
+        if state.is_world_process_zero:
+            value = -validated[1] if validated is not None and validated[0] == state.global_step else None
+            written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            self.store.publish(state.global_step, written, value=value)
 
 
 class GroundingSFTTrainer(SFTTrainer):
     """SFTTrainer on GroundingModel."""
 
     def __init__(
-        self, *args: Any, loss_weights: LossConfig, optim: OptimConfig, metrics: MetricsCallback, **kwargs: Any
+        self,
+        *args: Any,
+        loss_weights: LossConfig,
+        optim: OptimConfig,
+        metrics: MetricsCallback,
+        store: CheckpointStore,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, callbacks=[metrics], **kwargs)
+        super().__init__(*args, callbacks=[metrics, CheckpointCallback(store, metrics)], **kwargs)
         self.loss_weights, self.optim, self.metrics = loss_weights, optim, metrics
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -71,5 +111,22 @@ class GroundingSFTTrainer(SFTTrainer):
         """The supervised loss of one micro-batch; a mean, so accumulation averages micro-batches."""
         output = model(**model_inputs(inputs))
         loss, terms = supervised_loss(output, inputs, self.loss_weights)
-        self.metrics.record(terms)
+        if model.training:
+            self.metrics.record(terms | {"total": loss})
         return (loss, output) if return_outputs else loss
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor, None, None]:
+        """The loss alone."""
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """A checkpoint folder of ours, so that any checkpoint of the run can be evaluated, exported or refined."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        save_checkpoint(model, self.processing_class, output_dir or str(self.args.output_dir), state=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The weights were read when the model was built (sft/train.py)."""

@@ -15,6 +15,7 @@ os.environ |= LOOPBACK_ONLY
 
 import pytest
 import torch
+from runs import rft_run_config, run, sft_config, write_config
 from tiny import Tiny
 
 from configs.data import DataConfig, SyntheticSource, VideoConfig
@@ -117,7 +118,8 @@ def engine(exported: Path, rft_config: RFTConfig) -> Iterator[Any]:
     """A real vLLM engine, in an actor on a real one-node Ray cluster, serving the MLLM part of the export."""
     import ray
 
-    from rft.rollout import EngineClient, start_engine
+    from rft.engine_actor import start_engine
+    from rft.rollout import EngineClient
     from rft.train import cluster
 
     with cluster(rft_config.ray):
@@ -126,3 +128,21 @@ def engine(exported: Path, rft_config: RFTConfig) -> Iterator[Any]:
         client.wait_until_ready()
         yield client
         ray.kill(actor)
+
+
+@pytest.fixture(scope="session")
+def sft_run(tiny: Tiny, backbone: Path, bridge_config: BridgeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted supervised run."""
+    folder = tmp_path_factory.mktemp("sft")
+    config = sft_config(tiny.data.model_dump(mode="json"), backbone, bridge_config, folder / "run")
+    run("sft.train", "--config", str(write_config(folder, "sft.yaml", config)))
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def rft_run(tiny: Tiny, sft_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted GRPO run."""
+    folder = tmp_path_factory.mktemp("rft_run")
+    config = rft_run_config(tiny.data.model_dump(mode="json"), sft_run / "checkpoint", folder / "run")
+    run("rft.train", "--config", str(write_config(folder, "rft.yaml", config)))
+    return folder / "run"

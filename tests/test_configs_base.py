@@ -9,7 +9,7 @@ import yaml
 
 from configs.base import Config, ConfigError, load_config
 from configs.data import DataConfig, JsonlSource, SyntheticSource
-from configs.evaluation import EvaluationConfig
+from configs.evaluation import EvaluationConfig, MatchedEntropyConfig
 from configs.rft import RFTConfig
 from configs.sft import SFTConfig
 
@@ -229,7 +229,12 @@ def test_loading_imports_no_torch(sft_yaml: Path) -> None:
     assert "configs.sft" in modules and "configs.rft" in modules
 
 
-SCHEMAS: dict[str, type[Config]] = {"sft": SFTConfig, "rft": RFTConfig, "evaluat": EvaluationConfig}
+SCHEMAS: dict[str, type[Config]] = {
+    "sft": SFTConfig,
+    "rft": RFTConfig,
+    "evaluat": EvaluationConfig,
+    "matched_entropy": MatchedEntropyConfig,
+}
 SHIPPED = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("**/*.yaml"))
 
 
@@ -239,7 +244,7 @@ def schema_of(path: Path) -> type[Config]:
         for prefix, schema in SCHEMAS.items():
             if name.startswith(prefix):
                 return schema
-    pytest.fail(f"{path}: name it sft*, rft* or evaluate*.yaml, or put it into such a folder")
+    pytest.fail(f"{path}: name it sft*, rft*, evaluate* or matched_entropy*.yaml, or put it into such a folder")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=str)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
-from data.encoding import text_ids
+from data.encoding import EncodedPrompt, text_ids
 from data.types import FrameSpan, GroundingSample
 from evaluation.metrics import best_constant, interval, paired_difference, score, summarize
-from evaluation.predict import Prediction, Predictor, read_predictions, with_wrong_queries, write_predictions
+from evaluation.predict import Prediction, Predictor, predict_all, read_predictions, with_wrong_queries
 from evaluation.run import markdown_table
 
 BOX = (20.0, 10.0, 40.0, 30.0)
@@ -124,8 +124,34 @@ def test_predictor_on_true_answers(tiny: Tiny, tmp_path: Path) -> None:
     assert (predictions[0].span, predictions[0].failure) == ((4, 8), "")
     assert (predictions[1].span, predictions[1].failure, predictions[1].boxes) == (None, "grammar", {})
     assert sorted(predictions[1].boxes_in_true_span) == list(range(samples[1].span.start, samples[1].span.end))
-    write_predictions(tmp_path / "p.jsonl", predictions)
+    predictor = Predictor(tiny.model, tiny.encoder, lambda prompts: answers)
+    assert predict_all(predictor, samples, tmp_path / "p.jsonl", batch_size=2, title="") == predictions
     assert read_predictions(tmp_path / "p.jsonl") == predictions
+
+
+def test_an_interrupted_prediction_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+    """Batches that were written are not asked again; a line that was cut off is; the file is the uninterrupted one."""
+    samples = tiny.of_task("stvg")[:5]
+    answer = text_ids(tiny.processor, "<time> 1.0 - 2.0 </time>")
+    asked: list[int] = []
+
+    def generate(prompts: list[EncodedPrompt]) -> list[list[int]]:
+        asked.append(len(prompts))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return [answer] * len(prompts)
+
+    predictor = Predictor(tiny.model, tiny.encoder, generate)
+    path = tmp_path / "p.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        predict_all(predictor, samples, path, batch_size=2, title="")
+    assert not path.exists()
+    with (tmp_path / ".partial-p.jsonl").open("a") as stream:
+        stream.write('{"sample_id": "cut o')
+    resumed = predict_all(predictor, samples, path, batch_size=2, title="")
+    assert asked == [2, 2, 1, 1]
+    assert resumed == predict_all(predictor, samples, tmp_path / "whole.jsonl", batch_size=2, title="")
+    assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
 
 
 def test_batched_predictions_equal_single(tiny: Tiny) -> None:

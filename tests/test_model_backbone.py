@@ -5,7 +5,8 @@ from tiny import Tiny
 
 from data.collate import collate_inputs
 from data.encoding import text_ids
-from model.backbone import _patch_coordinates, encode_vision, generate_greedy, hidden_states, score_tokens
+from model.backbone import _patch_coordinates, encode_vision, generate, hidden_states, score_tokens
+from model.tiny_backbone import PATCH_PX
 
 
 def _batch(tiny: Tiny, tasks: tuple[str, ...] = ("stvg", "qa", "rec")) -> tuple[list, dict]:
@@ -49,12 +50,12 @@ def test_patch_order_of_the_tower() -> None:
 
 
 def test_features_lie_where_the_pixels_are(tiny: Tiny) -> None:
-    """Lighting one 8 x 8 patch changes the embedding of exactly the feature whose centre is there."""
+    """Lighting one patch changes the embedding of exactly the feature whose centre is there."""
     prompt = tiny.encoder(tiny.of_task("stvg")[0])
     time, height, width = prompt.grid_3.tolist()
-    row, column = 5, 2
-    frames = torch.zeros(time * 2, 3, height * 8, width * 8)
-    frames[:, :, row * 8 : (row + 1) * 8, column * 8 : (column + 1) * 8] = 1.0
+    row, column = 3, 1
+    frames = torch.zeros(time * 2, 3, height * PATCH_PX, width * PATCH_PX)
+    frames[:, :, row * PATCH_PX : (row + 1) * PATCH_PX, column * PATCH_PX : (column + 1) * PATCH_PX] = 1.0
     video = tiny.processor.video_processor(
         videos=[frames.mul(255).byte()], do_sample_frames=False, return_tensors="pt", do_resize=False
     )
@@ -78,8 +79,8 @@ def test_queries_attend_but_are_not_seen(tiny: Tiny) -> None:
     other = torch.randn_like(tiny.model.grounder.queries.embedding.weight)
     with torch.inference_mode():
         vision = encode_vision(tiny.model.mllm, batch["pixel_values"], batch["grid_thw"])
-        last_a, states_a = hidden_states(tiny.model.mllm, batch, vision, other, tiny.model.taps)
-        last_b, states_b = hidden_states(tiny.model.mllm, batch, vision, 2 * other, tiny.model.taps)
+        last_a, states_a, _ = hidden_states(tiny.model.mllm, batch, vision, other, tiny.model.taps)
+        last_b, states_b, _ = hidden_states(tiny.model.mllm, batch, vision, 2 * other, tiny.model.taps)
         logps, _ = score_tokens(tiny.model.mllm, last_a, batch, banned_ids=tiny.model.banned_ids, temperature=1.0)
     real = ~batch["query_mask"].bool()
     assert torch.equal(last_a[real], last_b[real])
@@ -103,6 +104,6 @@ def test_greedy_generation_is_the_same_alone_and_in_a_batch(tiny: Tiny) -> None:
     prompts, _ = _batch(tiny, ("stvg", "qa", "rec", "temporal"))
     eos = tiny.processor.tokenizer.eos_token_id
     args = {"max_new_tokens": 8, "eos_id": eos, "banned_ids": tiny.model.banned_ids}
-    together = generate_greedy(tiny.model.mllm, prompts, **args)
-    alone = [generate_greedy(tiny.model.mllm, [prompt], **args)[0] for prompt in prompts]
+    together = generate(tiny.model.mllm, prompts, **args)
+    alone = [generate(tiny.model.mllm, [prompt], **args)[0] for prompt in prompts]
     assert together == alone

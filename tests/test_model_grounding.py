@@ -159,7 +159,7 @@ def test_the_decoder_overfits_one_batch(model: GroundingModel, tiny: Tiny) -> No
     targets = collate_targets(samples, prompts, frames, temporal_patch_size=model.temporal_patch_size)
     with torch.no_grad():
         vision = encode_vision(model.mllm, batch["pixel_values"], batch["grid_thw"])
-        _, states = hidden_states(model.mllm, batch, vision, model.grounder.queries.embedding.weight, model.taps)
+        states = hidden_states(model.mllm, batch, vision, model.grounder.queries.embedding.weight, model.taps)
     num_steps = 700
     optimizer = torch.optim.AdamW(model.grounder.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_steps)

@@ -8,6 +8,7 @@ Every shape gives one sample of each task: stvg, temporal (same sentence, no box
 and qa (the question with three options).
 """
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from configs.base import ConfigError
+from configs.checkpoints import write_atomically
 from configs.data import SyntheticSource
 from data.sources.jsonl import AnnotationError, read_samples, write_samples
 from data.types import BoxPx, FrameSpan, GroundingSample
@@ -71,7 +74,11 @@ def load(config: SyntheticSource, split: str) -> list[GroundingSample]:
 
 
 def render(config: SyntheticSource, *, num_processes: int = 2) -> None:
-    """Write `{root}/{split}.jsonl` and `{root}/{split}/*.mp4` for every split. The same config gives the same videos."""
+    """Write `{root}/{split}.jsonl` and `{root}/{split}/*.mp4` for every split. The same config gives the same videos.
+
+    Raises ConfigError where the folder holds videos of another config.
+    """
+    _claim(config)
     for split, count in config.num_videos.items():
         folder = Path(config.root) / split
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +90,30 @@ def render(config: SyntheticSource, *, num_processes: int = 2) -> None:
         write_samples(folder.parent / f"{split}.jsonl", samples)
 
 
+def _claim(config: SyntheticSource) -> None:
+    """Note what the folder's videos are drawn from; only how many there are may change."""
+    ours = config.model_dump(mode="json", exclude={"root", "num_videos"})
+    path = Path(config.root) / "source.json"
+    if path.exists() and (theirs := json.loads(path.read_text())) != ours:
+        changes = sorted(key for key in ours if ours[key] != theirs.get(key))
+        raise ConfigError(f"{path}: this folder holds other videos ({', '.join(changes)} differ); choose another root")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(ours, indent=2) + "\n")
+
+
 def _render_video(job: tuple[SyntheticSource, str, int]) -> list[GroundingSample]:
+    """Samples of one video; its file is written unless it is there, so that a killed rendering goes on."""
     config, split, index = job
-    rng = np.random.default_rng([config.seed, crc32(split.encode()), index])
+    seed = [config.seed, crc32(split.encode()), index]
+    rng = np.random.default_rng(seed)
     shapes = draw_scene(config, rng)
     path = Path(config.root) / split / f"{index:05d}.mp4"
-    frames = (_frame(config, shapes, t, rng) for t in range(_num_frames(config)))
-    write_video(path, frames, fps=config.fps, width=config.size_px, height=config.size_px)
+    if not path.exists():
+        noise = np.random.default_rng([*seed, 1])
+        aside = path.with_suffix(".partial.mp4")
+        frames = (_frame(config, shapes, t, noise) for t in range(_num_frames(config)))
+        write_video(aside, frames, fps=config.fps, width=config.size_px, height=config.size_px)
+        aside.rename(path)
     return list(_samples(config, shapes, path, f"{split}-{index:05d}", rng))
 
 

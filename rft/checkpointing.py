@@ -1,0 +1,51 @@
+"""Checkpoints of GRPO: a checkpoint folder like any other, and beside it what training needs to go on.
+
+    config.json, grounder.safetensors, mllm/     model/grounding_model.py; can be evaluated, exported, refined
+    optimizer.bin, random_states_{rank}.pkl      by accelerate, read back with weights_only
+    progress.json                                finished steps (also the version of the engine's weights), the running
+                                                 standard deviation, the learning-rate schedule
+
+Between two steps no request is in flight, and the prompts of a step follow from the seed and its number: progress.json
+is the whole state of the sampler.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from configs.checkpoints import CheckpointStore
+from model.build import save_checkpoint
+from rft.advantages import RunningStd
+from rft.setup import Learner
+
+PROGRESS = "progress.json"
+
+
+def save_state(
+    learner: Learner, store: CheckpointStore, running_std: RunningStd, *, step: int, value: float | None
+) -> None:
+    """Write and publish the checkpoint after `step` steps; every rank must call. value: see CheckpointStore."""
+    accelerator = learner.accelerator
+    if accelerator.is_main_process:
+        store.staging(step)
+    accelerator.wait_for_everyone()
+    staged = store.staged_path(step)
+    accelerator.save_state(str(staged))
+    state = learner.gathered_state()
+    if accelerator.is_main_process:
+        save_checkpoint(learner.unwrapped, learner.processor, staged, state=state)
+        progress = {"step": step, "running_std": running_std.value, "schedule": learner.schedule.state_dict()}
+        (staged / PROGRESS).write_text(json.dumps(progress, indent=2) + "\n")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        store.publish(step, staged, value=value)
+    accelerator.wait_for_everyone()
+
+
+def load_state(learner: Learner, folder: Path, running_std: RunningStd) -> int:
+    """Set everything but the weights, which `build_learner` read; every rank must call. -> finished steps."""
+    learner.accelerator.load_state(str(folder))
+    progress: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
+    learner.schedule.load_state_dict(progress["schedule"])
+    running_std.value = progress["running_std"]
+    return progress["step"]

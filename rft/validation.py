@@ -1,0 +1,49 @@
+"""The reward of greedy answers to samples that are not trained on."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from configs.rft import RFTConfig
+from data.dataset import model_inputs
+from data.mixture import draw_order
+from data.sources import load_samples
+from data.types import GroundingSample
+from rewards.composer import RewardComposer
+from rft.rollout import EngineClient
+from rft.setup import Learner, sampling_args
+from rft.step import answered_tubes, make_batch
+
+
+def validation_samples(config: RFTConfig) -> list[GroundingSample]:
+    """A fixed draw of the split; the same on every rank and at every step."""
+    samples = load_samples(config.data, config.validation.split)
+    total = min(config.validation.max_samples, len(samples))
+    return [samples[i] for i in draw_order(samples, config.data.tasks, total=total, seed=0)]
+
+
+def greedy_rewards(
+    learner: Learner, engine: EngineClient, rewards: RewardComposer, config: RFTConfig, *, version: int
+) -> dict[str, float]:
+    """Means of the composed reward (`reward`) and its terms over answers at temperature 0; ranks share the samples."""
+    accelerator = learner.accelerator
+    mine = validation_samples(config)[accelerator.process_index :: accelerator.num_processes]
+    greedy = replace(sampling_args(config, learner), num_generations=1, temperature=0.0)
+    size = config.prompts_per_micro_batch * config.rollout.num_generations
+    rows = []
+    for start in range(0, len(mine), size):
+        samples = mine[start : start + size]
+        prompts = [learner.encoder(sample) for sample in samples]
+        groups = engine.generate(prompts, greedy, seeds=[0] * len(prompts), version=version)
+        batch = make_batch(
+            samples, prompts, groups, learner.processor, config,
+            num_queries=learner.unwrapped.num_queries, temporal_patch_size=learner.unwrapped.temporal_patch_size,
+        )  # fmt: skip
+        inputs = {name: tensor.to(accelerator.device) for name, tensor in model_inputs(batch.inputs).items()}
+        with torch.no_grad():
+            scored = rewards(answered_tubes(batch, learner.unwrapped(**inputs)))
+        rows.append(torch.cat([scored.total_B[:, None], scored.terms_BK, torch.ones(len(samples), 1)], dim=1))
+    sums: Any = accelerator.reduce(torch.cat(rows).sum(dim=0))
+    *means, _ = (sums / sums[-1]).tolist()
+    return {f"validation/{name}": mean for name, mean in zip(["reward", *rewards.names], means, strict=True)}

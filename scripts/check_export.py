@@ -1,0 +1,63 @@
+"""Ask an export one question in a clean process, without this repository on its path, and compare with a prediction.
+
+    python -m scripts.check_export --export outputs/demo/export --annotations outputs/demo/videos/test.jsonl \
+        --predictions outputs/demo/eval_grpo/predictions.jsonl
+
+Fails where text or boxes differ.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from configs.run import ROOT, setup_logging
+from data.frame_sampling import sample_frames
+from data.sources.jsonl import read_samples
+from evaluation.predict import read_predictions
+
+logger = logging.getLogger("scripts.check_export")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--export", required=True, type=Path)
+    parser.add_argument("--annotations", required=True, type=Path)
+    parser.add_argument("--predictions", required=True, type=Path, help="of the exported checkpoint")
+    arguments = parser.parse_args()
+    setup_logging()
+    check_export(arguments.export, arguments.annotations, arguments.predictions)
+
+
+def check_export(export: Path, annotations: Path, predictions: Path) -> None:
+    """Raises RuntimeError where the export does not answer as the checkpoint did."""
+    config = json.loads((export / "config.json").read_text())
+    prediction = read_predictions(predictions)[0]
+    sample = next(s for s in read_samples(annotations) if s.sample_id == prediction.sample_id)
+    frame_idx = sample_frames(sample.clip, fps=sample.fps, **config["video"])
+    question = {
+        "video": str(Path(sample.video_path).resolve()),
+        "query": sample.query,
+        "frame_idx": frame_idx.tolist(),
+        "fps": sample.fps,
+        "num_frames": len(sample.clip),
+    }
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "reload_export.py"), str(export.resolve()), json.dumps(question)],
+        check=True, cwd="/", stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    answer = json.loads(result.stdout.splitlines()[-1])
+    if answer["text"] != prediction.text:
+        raise RuntimeError(f"the export answers {answer['text']!r}, the checkpoint {prediction.text!r}")
+    pairs = [(answer["boxes"][str(frame)], box) for frame, box in prediction.boxes.items()]
+    farthest = max((abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True)), default=0.0)
+    if farthest > 1e-5 * sample.width:
+        raise RuntimeError(f"boxes of the export and the checkpoint differ by {farthest} pixels")
+    logger.info("same answer, %s, and the same %d boxes (within %.0e px)", answer["text"], len(pairs), farthest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""summary.json, report.md and the table of a finished demo."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.checkpoints import write_atomically
+from data.sources.jsonl import read_samples
+from evaluation.metrics import paired_difference, score
+from evaluation.predict import read_predictions
+
+logger = logging.getLogger("demo")
+
+ROWS = {
+    "constant": "best constant interval and box",
+    "sft": "SFT",
+    "sft_wrong_query": "SFT, asked another sample's sentence",
+    "grpo": "SFT + GRPO",
+    "grpo_wrong_query": "SFT + GRPO, asked another sample's sentence",
+}
+COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
+
+
+def write_summary(out: Path, *, minutes: float) -> dict[str, Any]:
+    """summary.json, report.md, and the metrics of all stages in one metrics.jsonl."""
+    metrics = {name: json.loads((out / f"eval_{name}" / "metrics.json").read_text()) for name in ("sft", "grpo")}
+    samples = [sample for sample in read_samples(out / "videos" / "test.jsonl") if sample.task == "stvg"]
+    scores = {
+        name: score(samples, read_predictions(out / f"eval_{name}" / "predictions.jsonl")) for name in ("sft", "grpo")
+    }
+    summary = {
+        "sft": metrics["sft"]["right_query"],
+        "sft_wrong_query": metrics["sft"]["wrong_query"],
+        "constant": metrics["sft"]["constant"],
+        "grpo": metrics["grpo"]["right_query"],
+        "grpo_wrong_query": metrics["grpo"]["wrong_query"],
+        "sft_right_minus_wrong": metrics["sft"]["right_minus_wrong"],
+        "grpo_right_minus_wrong": metrics["grpo"]["right_minus_wrong"],
+        "grpo_minus_sft": paired_difference(scores["grpo"], scores["sft"], num_resamples=2000, seed=0),
+        "num_videos": len({sample.video_path for sample in samples}),
+        "minutes": round(minutes, 2),
+    }
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_atomically(out / "report.md", table(summary) + "\n")
+    runs = [(out / run / "metrics.jsonl").read_text() for run in ("sft_frames", "sft", "rft")]
+    write_atomically(out / "metrics.jsonl", "".join(runs))
+    return summary
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Rows with 95 % intervals, as Markdown."""
+    lines = ["| held-out | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for key, title in ROWS.items():
+        cells = [_with_interval(summary[key][column], summary[key][f"{column}_ci95"]) for column in COLUMNS]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    differences = {"sft_right_minus_wrong": "SFT: right - wrong sentence", "grpo_minus_sft": "GRPO - SFT, paired"}
+    for key, title in differences.items():
+        cells = [_with_interval(summary[key][c]["mean"], summary[key][c]["ci95"], sign="+") for c in COLUMNS]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    size = f"{summary['sft']['n']} sentences about {summary['num_videos']} videos"
+    return "\n".join(lines) + f"\n\n{size}; 95 % bootstrap intervals; {summary['minutes']} minutes."
+
+
+def _with_interval(value: float, interval: list[float], *, sign: str = "") -> str:
+    low, high = interval
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def show(out: Path, summary: Mapping[str, Any]) -> None:
+    """The table, and where everything is."""
+    logger.info("\n%s", table(summary))
+    for name in (
+        "report.md",
+        "summary.json",
+        "metrics.jsonl",
+        "curves.png",
+        "contact_sheet.png",
+        "annotated",
+        "export",
+    ):
+        logger.info("%s", out / name)
