@@ -1,0 +1,58 @@
+"""The contact sheet, the curves, and the search for a temperature of equal entropy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import Tiny
+
+from data.collate import true_box_px
+from evaluation.contact_sheet import GAP_PX, HEADER_PX, TILE_PX, contact_sheet
+from evaluation.curves import draw_curves
+from evaluation.draw import GREEN, ORANGE
+from evaluation.matched_entropy import Drawn, match
+from evaluation.metrics import Scores
+from evaluation.predict import Prediction
+
+NO_SCORES = Scores(*(np.zeros(1),) * 4)
+
+
+def test_the_sheet_shows_boxes_in_their_intervals(tiny: Tiny) -> None:
+    """A tile has green where the frame is in the true interval and orange where it is in the answered one."""
+    sample = tiny.of_task("stvg")[0]
+    assert sample.span is not None
+    last = len(sample.clip) - 1
+    prediction = Prediction(
+        sample.sample_id, sample.query, "<time> 0.0 - 1.0 </time>", "", (0, 4), {0: (2.0, 2.0, 9.0, 9.0)}, {}
+    )
+    sheet = np.asarray(contact_sheet([sample], [prediction], num_frames=4))
+    for column, frame in enumerate(np.linspace(0, last, 4).round().astype(int).tolist()):
+        left = GAP_PX + column * (TILE_PX + GAP_PX)
+        tile = sheet[2 * HEADER_PX : 2 * HEADER_PX + TILE_PX, left : left + TILE_PX].reshape(-1, 3)
+        has_green, has_orange = ((tile == colour).all(axis=1).sum() > 20 for colour in (GREEN, ORANGE))
+        assert has_green == (true_box_px(sample, frame) is not None)
+        assert has_orange == (frame < 4)
+
+
+def test_curves_draw_what_was_logged(tmp_path: Path) -> None:
+    rows = [{"stage": "rft", "step": i, "reward/total": 0.1 * i, "reward/total_group_std": 0.05} for i in range(5)]
+    draw_curves(rows, tmp_path / "curves.png")
+    assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 5
+    with pytest.raises(ValueError, match="nothing to draw among 0 rows"):
+        draw_curves([], tmp_path / "none.png")
+
+
+def test_equal_entropy_is_found_by_bisection() -> None:
+    """Entropy grows with temperature; a value that no temperature gives is an error."""
+    asked = []
+
+    def draw(temperature: float) -> Drawn:
+        asked.append(temperature)
+        return Drawn(temperature, entropy=0.5 * temperature**2, scores=NO_SCORES)
+
+    found = match(draw, 0.18, tolerance=1e-3, tries=12)
+    assert found.temperature == pytest.approx(0.6, abs=2e-3)
+    assert asked[0] == 1.0
+    with pytest.raises(ValueError, match="no temperature in 12 tries"):
+        match(draw, 9.0, tolerance=1e-3, tries=12)
