@@ -35,8 +35,8 @@ class Panel:
 LOSSES = ("text", "box_l1", "box_giou", "presence", "alignment", "contrast", "cells")
 TERMS = ("total", "format", "temporal", "viou")
 PANELS = (
-    Panel("SFT: losses", "sft", {name: f"loss/{name}" for name in LOSSES}),
-    Panel("SFT: total", "sft", {"training": "loss/total", "validation": "validation/loss"}),
+    Panel("SFT: losses", "sft", {name: f"loss/{name}" for name in LOSSES}, log_scale=True),
+    Panel("SFT: total", "sft", {"training": "loss/total", "validation": "validation/loss"}, log_scale=True),
     Panel("SFT: gradient norm", "sft", {"before clipping": "optim/grad_norm"}),
     Panel("GRPO: reward terms ± std within groups", "rft", {name: f"reward/{name}" for name in TERMS}, band="_group_std"),
     Panel("GRPO: std within groups", "rft", {name: f"reward/{name}_group_std" for name in TERMS}),
