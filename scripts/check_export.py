@@ -27,12 +27,15 @@ def main() -> None:
     parser.add_argument("--export", required=True, type=Path)
     parser.add_argument("--annotations", required=True, type=Path)
     parser.add_argument("--predictions", required=True, type=Path, help="of the exported checkpoint")
+    parser.add_argument("--max-completion-length", type=int, default=32, help="as the predictions were made with")
     arguments = parser.parse_args()
     setup_logging()
-    check_export(arguments.export, arguments.annotations, arguments.predictions)
+    check_export(
+        arguments.export, arguments.annotations, arguments.predictions, max_new_tokens=arguments.max_completion_length
+    )
 
 
-def check_export(export: Path, annotations: Path, predictions: Path) -> None:
+def check_export(export: Path, annotations: Path, predictions: Path, *, max_new_tokens: int) -> None:
     """Raises RuntimeError where the export does not answer as the checkpoint did."""
     config = json.loads((export / "config.json").read_text())
     prediction = read_predictions(predictions)[0]
@@ -44,6 +47,7 @@ def check_export(export: Path, annotations: Path, predictions: Path) -> None:
         "frame_idx": frame_idx.tolist(),
         "fps": sample.fps,
         "num_frames": len(sample.clip),
+        "max_new_tokens": max_new_tokens,
     }
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "reload_export.py"), str(export.resolve()), json.dumps(question)],
