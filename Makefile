@@ -42,7 +42,7 @@ test: check
 	$(BIN)/python -m pytest
 
 bench: setup
-	$(BIN)/python -m benchmarks.vision_once
+	$(BIN)/python -m benchmarks.prompt_once
 
 # Pins, without the address of any index. What is pinned already stays, uv reads it from the output file.
 requirements:

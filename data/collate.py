@@ -35,7 +35,7 @@ def collate_inputs(
     vision_of_row: which prompt a row has (default: row b has prompt b). scored: rows whose completion is scored.
 
     -> input_ids, attention_mask, mm_token_type_ids [B, L]; score_mask, query_mask [B, L] bool; pixel_values
-    [sum of patches, C]; grid_thw [V, 3]; vision_is_image [V] bool; vision_of_row [B]; frame_position [B, F], -1 as
+    [sum of patches, C]; grid_thw [V, 3]; vision_is_image [V] bool; vision_of_row, prompt_length [B]; frame_position [B, F], -1 as
     padding; frame_time_sec [B, F]. Raises ValueError when placeholders and patches do not match.
     """
     vision_of_row = list(range(len(prompts))) if vision_of_row is None else list(vision_of_row)
@@ -59,6 +59,7 @@ def collate_inputs(
         "grid_thw": torch.stack([prompt.grid_3 for prompt in prompts]),
         "vision_is_image": torch.tensor([prompt.is_image for prompt in prompts]),
         "vision_of_row": torch.tensor(vision_of_row),
+        "prompt_length": torch.tensor([len(prompts[v].input_ids_L) for v in vision_of_row]),
         "frame_position": _pad([torch.tensor(list(chosen), dtype=torch.long) for chosen in frames], -1),
         "frame_time_sec": _pad([torch.tensor(row) for row in times], 0.0),
     }

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import datasets
 import numpy as np
@@ -105,7 +106,7 @@ class SupervisedRows:
             shifted = shift_span(sample, self.exposure.max_shift_sec, rng)
             answer, is_scored = format_span(shifted, decimals=decimals), False
         elif sample.task in ("stvg", "temporal") and self.max_error_sec > 0:
-            answer = format_span(shift_span(sample, self.max_error_sec, rng), decimals=decimals)
+            answer = format_span(self._as_annotated(sample), decimals=decimals)
         return TrainingRow(
             sample=sample,
             prompt=prompt,
@@ -113,6 +114,11 @@ class SupervisedRows:
             is_scored=is_scored,
             frames=training_frames(sample, prompt, self.frames, rng),
         )
+
+    def _as_annotated(self, sample: GroundingSample) -> SpanSec:
+        """The span with its annotator's error: the same whenever the sample comes."""
+        rng = np.random.default_rng([self.seed, 2, crc32(sample.sample_id.encode())])
+        return shift_span(sample, self.max_error_sec, rng)
 
 
 def shift_span(sample: GroundingSample, max_shift_sec: float, rng: np.random.Generator) -> SpanSec:

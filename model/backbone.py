@@ -9,6 +9,7 @@ Shapes: B rows, V vision inputs, L tokens, T temporal patches, S cells of one te
 C width of the vision features, N scored tokens, M tapped layers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -119,38 +120,106 @@ def hidden_states(
     queries_KD: Tensor,
     taps: list[int],
 ) -> LLMStates:
-    """The one forward of the LLM: prompt, completion and bridging queries together. vision holds one input per row."""
-    ids, mask = batch["input_ids"], batch["attention_mask"]
+    """The one forward of the LLM: prompt, completion and bridging queries together.
+
+    Row b has input vision_of_row[b] of `vision`. Rows with the same input have the same prompt, and where there are
+    such rows it is computed once for all of them, unless gradient checkpointing forbids the cache that this takes.
+    """
+    per_row, query_mask = vision.select(batch["vision_of_row"]), batch["query_mask"].bool()
     is_vision_BL = batch["mm_token_type_ids"] > 0
-    embeds_BLD = mllm.get_input_embeddings()(ids)
-    pixels_ND = torch.cat(vision.merged).to(embeds_BLD.dtype)
+    embeds_BLD = mllm.get_input_embeddings()(batch["input_ids"])
+    pixels_ND = torch.cat(per_row.merged).to(embeds_BLD.dtype)
     if len(pixels_ND) != int(is_vision_BL.sum()):
         raise ValueError(f"{int(is_vision_BL.sum())} placeholder tokens, {len(pixels_ND)} vision features")
     embeds_BLD = embeds_BLD.masked_scatter(is_vision_BL[..., None], pixels_ND)
-    queries_BKD = queries_KD.to(embeds_BLD.dtype).expand(len(ids), -1, -1)
-    embeds_BLD = embeds_BLD.masked_scatter(batch["query_mask"].bool()[..., None], queries_BKD)
-    output = mllm.model.language_model(
-        inputs_embeds=embeds_BLD,
-        attention_mask=mask,
-        position_ids=_positions(mllm, batch, vision.grid_V3),
-        visual_pos_masks=is_vision_BL,
-        deepstack_visual_embeds=[torch.cat(layer) for layer in vision.deepstack],
-        use_cache=False,
-        output_hidden_states=True,
-    )
-    query_mask = batch["query_mask"].bool()
-    shape = (len(ids), queries_KD.shape[0], embeds_BLD.shape[-1])
-    # hidden_states[0] is the embedding, so layer l's output is entry l + 1.
-    tapped = [output.hidden_states[layer + 1][query_mask].reshape(shape) for layer in taps]
-    middle_BLD = output.hidden_states[len(decoder_layers(mllm)) // 2]
-    cells_B = [len(cells) for cells in vision.merged]
-    frames = middle_BLD[is_vision_BL].split(cells_B)
-    times = vision.grid_V3[:, 0].tolist()
+    queries_BKD = queries_KD.to(embeds_BLD.dtype).expand(len(embeds_BLD), -1, -1)
+    embeds_BLD = embeds_BLD.masked_scatter(query_mask[..., None], queries_BKD)
+    is_grouped = len(vision.merged) < len(embeds_BLD) and not mllm.is_gradient_checkpointing
+    run = _layers_once_per_prompt if is_grouped else _layers
+    layers = run(mllm, batch, vision, embeds_BLD, _positions(mllm, batch, per_row.grid_V3))
+    # Entry 0 is the embedding, so layer l's output is entry l + 1.
+    tapped = [layers(layer + 1)[query_mask].unflatten(0, (-1, len(queries_KD))) for layer in taps]
+    frames = layers(len(decoder_layers(mllm)) // 2)[is_vision_BL].split([len(cells) for cells in per_row.merged])
+    times = per_row.grid_V3[:, 0].tolist()
     return LLMStates(
-        output.last_hidden_state,
+        layers(-1),
         torch.stack(tapped, dim=1),
         tuple(row.unflatten(0, (time, -1)) for row, time in zip(frames, times, strict=True)),
     )
+
+
+Layers = Callable[[int], Tensor]
+"""Entry of transformers' `hidden_states` -> [B, L, D]; the last one is after the final norm."""
+
+
+def _layers(
+    mllm: Qwen3VLForConditionalGeneration,
+    batch: dict[str, Tensor],
+    vision: VisionFeatures,
+    embeds_BLD: Tensor,
+    positions_3BL: Tensor,
+) -> Layers:
+    """Every row from its first token to its last."""
+    output = mllm.model.language_model(
+        inputs_embeds=embeds_BLD,
+        attention_mask=batch["attention_mask"],
+        position_ids=positions_3BL,
+        visual_pos_masks=batch["mm_token_type_ids"] > 0,
+        deepstack_visual_embeds=[torch.cat(layer) for layer in vision.select(batch["vision_of_row"]).deepstack],
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    return output.hidden_states.__getitem__
+
+
+def _layers_once_per_prompt(
+    mllm: Qwen3VLForConditionalGeneration,
+    batch: dict[str, Tensor],
+    vision: VisionFeatures,
+    embeds_BLD: Tensor,
+    positions_3BL: Tensor,
+) -> Layers:
+    """The prompt of each vision input once, with a cache that stays in the graph; then what follows it in each row.
+
+    The same numbers and gradients as `_layers`, for V prompts and B completions instead of B of both.
+    """
+    rows_B, length_B, total_B = batch["vision_of_row"], batch["prompt_length"], batch["attention_mask"].sum(dim=1)
+    device, number_B = embeds_BLD.device, torch.arange(len(rows_B), device=embeds_BLD.device)
+    first_V = number_B.new_full((len(vision.merged),), len(rows_B)).scatter_reduce(0, rows_B, number_B, "amin")
+    prompt_L = torch.arange(int(length_B.max()), device=device)
+    prompt_mask_VL = prompt_L < length_B[first_V, None]
+    prompts = mllm.model.language_model(
+        inputs_embeds=embeds_BLD[first_V][:, prompt_L],
+        attention_mask=prompt_mask_VL,
+        position_ids=positions_3BL[:, first_V][..., prompt_L],
+        visual_pos_masks=batch["mm_token_type_ids"][first_V][:, prompt_L] > 0,
+        deepstack_visual_embeds=[torch.cat(layer) for layer in vision.deepstack],
+        use_cache=True,
+        output_hidden_states=True,
+    )
+    for layer in prompts.past_key_values.layers:
+        layer.keys, layer.values = layer.keys[rows_B], layer.values[rows_B]
+    rest_BM = length_B[:, None] + torch.arange(int((total_B - length_B).max()), device=device)
+    rest_mask_BM = rest_BM < total_B[:, None]
+    rest_BM = rest_BM.clamp(max=embeds_BLD.shape[1] - 1)
+    rest = mllm.model.language_model(
+        inputs_embeds=embeds_BLD[number_B[:, None], rest_BM],
+        attention_mask=torch.cat([prompt_mask_VL[rows_B], rest_mask_BM], dim=1),
+        position_ids=positions_3BL[:, number_B[:, None], rest_BM],
+        past_key_values=prompts.past_key_values,
+        use_cache=True,
+        output_hidden_states=True,
+    )
+    # Back to rows: position l is the prompt's below its length, and l - length of the rest from there on.
+    place_L = torch.arange(embeds_BLD.shape[1], device=device)
+    after_BL = place_L - length_B[:, None]
+    source_BL = torch.where(after_BL < 0, place_L, len(prompt_L) + after_BL.clamp(max=rest_BM.shape[1] - 1))
+
+    def rows(entry: int) -> Tensor:
+        both = torch.cat([prompts.hidden_states[entry][rows_B], rest.hidden_states[entry]], dim=1)
+        return both[number_B[:, None], source_BL]
+
+    return rows
 
 
 def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], grid_B3: Tensor) -> Tensor:

@@ -92,11 +92,12 @@ class GroundingModel(PreTrainedModel):
 
     def forward(self, *, temperature: float = 1.0, **batch: Tensor) -> GroundingOutput:
         """One pass over a batch of data/collate.py: `collate_inputs`."""
-        vision = encode_vision(self.mllm, batch["pixel_values"], batch["grid_thw"]).select(batch["vision_of_row"])
+        vision = encode_vision(self.mllm, batch["pixel_values"], batch["grid_thw"])
         states = hidden_states(self.mllm, batch, vision, self.grounder.queries.embedding.weight, self.taps)
         logps_BL, entropies_BL = score_tokens(
             self.mllm, states.last_BLD, batch, banned_ids=self.banned_ids, temperature=temperature
         )
+        vision = vision.select(batch["vision_of_row"])
         grounding = self.grounder(states, vision, batch["frame_position"], batch["frame_time_sec"])
         return GroundingOutput(logps_BL, entropies_BL, grounding)
 

@@ -41,6 +41,11 @@ class Stage:
     def command(self) -> list[str]:
         return ["python", "-m", *self.module, *self.arguments]
 
+    @property
+    def key(self) -> str:
+        """What a finished stage is known by."""
+        return shlex.join(self.command)
+
 
 def main() -> None:
     """Entry point."""
@@ -101,7 +106,7 @@ def stages(configs: Path, out: Path, *, seed: int, sft_steps: int | None, rft_st
 
 def run_once(stage: Stage, record: Path) -> None:
     """Run a stage unless this very command has finished before; note its duration, over all attempts."""
-    seconds, key = finished(record), shlex.join(stage.command)
+    seconds, key = finished(record), stage.key
     logger.info("== %s\n   %s", stage.title, shlex.join([*(f"{k}={v}" for k, v in stage.environment.items()), key]))
     if key in seconds:
         logger.info("finished before")

@@ -53,17 +53,18 @@ def table(summary: Mapping[str, Any]) -> str:
     """Rows with 95 % intervals, as Markdown."""
     lines = ["| held-out | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for key, title in ROWS.items():
-        cells = [_with_interval(summary[key][column], summary[key][f"{column}_ci95"]) for column in COLUMNS]
+        cells = [with_interval(summary[key][column], summary[key][f"{column}_ci95"]) for column in COLUMNS]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     differences = {"sft_right_minus_wrong": "SFT: right - wrong sentence", "grpo_minus_sft": "GRPO - SFT, paired"}
     for key, title in differences.items():
-        cells = [_with_interval(summary[key][c]["mean"], summary[key][c]["ci95"], sign="+") for c in COLUMNS]
+        cells = [with_interval(summary[key][c]["mean"], summary[key][c]["ci95"], sign="+") for c in COLUMNS]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     size = f"{summary['sft']['n']} sentences about {summary['num_videos']} videos"
     return "\n".join(lines) + f"\n\n{size}; 95 % bootstrap intervals; {summary['minutes']} minutes."
 
 
-def _with_interval(value: float, interval: list[float], *, sign: str = "") -> str:
+def with_interval(value: float, interval: list[float], *, sign: str = "") -> str:
+    """0.681 [0.663, 0.699]."""
     low, high = interval
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 

@@ -100,7 +100,10 @@ def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
     samples = load_samples(config.data, config.data.train_split)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
     order = draw_order(samples, config.data.tasks, total=config.max_steps * per_step, seed=config.run.seed)
-    return SupervisedRows(samples, order, encoder, frames=config.frames, exposure=config.exposure, seed=config.run.seed)
+    return SupervisedRows(
+        samples, order, encoder, frames=config.frames, exposure=config.exposure,
+        max_error_sec=config.annotation_error.max_error_sec, seed=config.run.seed,
+    )  # fmt: skip
 
 
 def validation_rows(config: SFTConfig, encoder: Any) -> Any:

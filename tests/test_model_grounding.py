@@ -66,19 +66,43 @@ def test_extra_padding_changes_nothing(tiny: Tiny) -> None:
     )
 
 
-def test_rows_that_share_a_video_equal_rows_that_repeat_it(tiny: Tiny) -> None:
-    """A group of three completions with its video encoded once."""
-    sample = tiny.of_task("stvg")[0]
-    prompt = tiny.encoder(sample)
-    answers = [text_ids(tiny.processor, f"<time> 0.{i} - 2.0 </time>") for i in range(3)]
-    pad_id = tiny.processor.tokenizer.pad_token_id
-    frames = [[1, 2]] * 3
-    shared = collate_inputs([prompt], answers, frames, vision_of_row=[0, 0, 0], num_queries=4, pad_id=pad_id)
-    repeated = collate_inputs([prompt] * 3, answers, frames, num_queries=4, pad_id=pad_id)
-    assert shared["pixel_values"].shape[0] * 3 == repeated["pixel_values"].shape[0]
-    a, b = forward(tiny.model, shared), forward(tiny.model, repeated)
-    torch.testing.assert_close(a.logps_BL, b.logps_BL, atol=1e-6, rtol=0)
-    torch.testing.assert_close(a.grounding.boxes_cxcywh_NBF4, b.grounding.boxes_cxcywh_NBF4, atol=1e-6, rtol=0)
+def test_rows_that_share_a_prompt_equal_rows_that_repeat_it(model: GroundingModel, tiny: Tiny) -> None:
+    """Groups of three and one, video and prompt computed once for each: the same log-probs, boxes and gradients.
+
+    Prompts and answers of different lengths, so that both are padded, and rows of a group that are not neighbours.
+    """
+    model.train()
+    samples = [tiny.of_task("stvg")[0], replace(tiny.of_task("stvg")[3], query="what is that?")]
+    prompts = [tiny.encoder(sample) for sample in samples]
+    texts = ["<time> 0.0 - 2.0 </time>", "what?", "<time> 1.25 - 3.75 </time>", ""]
+    answers, owner = [text_ids(tiny.processor, text) for text in texts], [0, 1, 0, 0]
+    args = {"num_queries": 4, "pad_id": tiny.processor.tokenizer.pad_token_id}
+    frames = [[1, 2], [0], [3, 4, 5], []]
+    shared = collate_inputs(prompts, answers, frames, vision_of_row=owner, **args)
+    repeated = collate_inputs([prompts[v] for v in owner], answers, frames, **args)
+    assert len(prompts[0].input_ids_L) != len(prompts[1].input_ids_L)
+    assert shared["pixel_values"].shape[0] * 2 == repeated["pixel_values"].shape[0]
+    (a, grad_a), (b, grad_b) = (_output_and_gradient(model, batch) for batch in (shared, repeated))
+    torch.testing.assert_close(a.logps_BL, b.logps_BL, atol=1e-6, rtol=1e-6)
+    real = shared["frame_position"] >= 0
+    for ours, theirs in zip(a.grounding[:2], b.grounding[:2], strict=True):
+        torch.testing.assert_close(ours[:, real], theirs[:, real], atol=1e-5, rtol=0)
+    torch.testing.assert_close(a.grounding.alignment_BT, b.grounding.alignment_BT, atol=1e-5, rtol=0)
+    assert grad_a.keys() == grad_b.keys()
+    # Some gradients are exactly zero by theory, such as those of a key's bias: their rounding counts against the whole.
+    whole = torch.stack([gradient.norm() for gradient in grad_b.values()]).norm()
+    for name, gradient in grad_b.items():
+        assert (grad_a[name] - gradient).norm() < 1e-4 * gradient.norm() + 1e-7 * whole, name
+
+
+def _output_and_gradient(model: GroundingModel, batch: dict) -> tuple[GroundingOutput, dict[str, torch.Tensor]]:
+    output, real = model(**batch), batch["frame_position"] >= 0
+    model.zero_grad()
+    alignment = output.grounding.alignment_BT
+    assert alignment is not None
+    boxes = output.grounding.boxes_cxcywh_NBF4[:, real]
+    (output.logps_BL.sum() + boxes.square().sum() + alignment.sigmoid().sum()).backward()
+    return output, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def test_zeroing_the_video_changes_the_log_probs(tiny: Tiny) -> None:

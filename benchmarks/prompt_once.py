@@ -1,6 +1,6 @@
-"""A GRPO group whose video is encoded once, against one that encodes it for every completion.
+"""A GRPO group whose video and prompt are computed once, against one that computes them for every completion.
 
-python -m benchmarks.vision_once --completions 8 --repeats 10
+python -m benchmarks.prompt_once --completions 8 --repeats 10
 
 Prints one line of JSON: `ratio` = median seconds of forward and backward, per completion / once. The tiny random
 backbone of the tests on one rendered video; both sides do the same work otherwise and give the same log-probs
@@ -45,7 +45,7 @@ def main() -> None:
         difference = float((once() - each()).abs().max())
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
-        "benchmark": "vision_once",
+        "benchmark": "prompt_once",
         "completions": arguments.completions,
         "ratio": round(medians["each"] / medians["once"], 3),
         "seconds": {name: round(value, 4) for name, value in medians.items()},
