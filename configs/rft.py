@@ -12,6 +12,8 @@ from configs.optim import RFTOptimConfig
 from configs.rewards import RewardConfig
 from configs.run import RunConfig
 
+DecoderUpdate = Literal["frozen", "supervised", "pathwise"]
+
 
 class RolloutConfig(Config):
     """Sampling with vLLM: one request for each prompt, with n = num_generations."""
@@ -53,7 +55,7 @@ class ObjectiveConfig(Config):
     epsilon: Annotated[float, Field(gt=0)] = 0.2
     epsilon_high: Annotated[float, Field(gt=0)] = 0.28
     """Clip-higher, DAPO (2503.14476) section 3.1."""
-    decoder_update: Literal["frozen", "supervised", "pathwise"] = "pathwise"
+    decoder_update: DecoderUpdate = "pathwise"
     """`pathwise` adds the gradient of the reward through the boxes, `supervised` the SFT losses on boxes, and
     `frozen` neither: then only the text is trained."""
 

@@ -1,6 +1,5 @@
 """Samples with their videos: decoded and encoded on demand, kept in memory up to a bound."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,31 +7,46 @@ from zlib import crc32
 
 import datasets
 import numpy as np
+from cachetools import LRUCache
 
 from configs.data import DataConfig, ExposureConfig, FrameChoiceConfig
 from data.answers import SpanSec, format_answer, format_span
 from data.collate import Batch, collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, encode_prompt, text_ids
 from data.frame_sampling import choose_training_frames
-from data.types import GroundingSample
+from data.types import DecodedClip, FrameSpan, GroundingSample
 from data.video import VideoDecodeError, read_clip
 
 
 class PromptEncoder:
-    """Sample -> EncodedPrompt, through one config; the most recent ones are kept, `cache_gib` of pixels at most."""
+    """Sample -> EncodedPrompt, through one config. The most recent prompts and clips are kept: `cache_gib` of each.
 
-    def __init__(self, processor: Any, data: DataConfig, *, cache_gib: float = 2.0) -> None:
+    A clip is a sixth of its prompt in size, and several sentences ask about it.
+    """
+
+    def __init__(self, processor: Any, data: DataConfig) -> None:
         self.processor = processor
         self.data = data
-        self._cache: OrderedDict[tuple[str, str], EncodedPrompt] = OrderedDict()
-        self._room = int(cache_gib * 2**30)
+        size = int(data.video.cache_gib * 2**30)
+        self._prompts: LRUCache[tuple[str, str], EncodedPrompt] = LRUCache(size, getsizeof=_nbytes)
+        self._clips: LRUCache[tuple[str, FrameSpan], DecodedClip] = LRUCache(
+            size, getsizeof=lambda clip: clip.frames_THW3.nbytes
+        )
 
     def __call__(self, sample: GroundingSample) -> EncodedPrompt:
         """Raises VideoDecodeError."""
         key = (sample.sample_id, sample.query)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        if key not in self._prompts:
+            prompt = encode_prompt(self.processor, sample, self._clip(sample), order=self.data.prompt.prompt_order)
+            if _nbytes(prompt) > self._prompts.maxsize:
+                return prompt
+            self._prompts[key] = prompt
+        return self._prompts[key]
+
+    def _clip(self, sample: GroundingSample) -> DecodedClip:
+        key = (sample.video_path, sample.clip)
+        if key in self._clips:
+            return self._clips[key]
         video = self.data.video
         clip = read_clip(
             sample.video_path,
@@ -46,20 +60,13 @@ class PromptEncoder:
         if (width, height) != (sample.width, sample.height):
             said = f"sample {sample.sample_id!r} says {sample.width} x {sample.height}"
             raise VideoDecodeError(sample.video_path, f"its frames are {width} x {height}, {said}")
-        prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
-        self._keep(key, prompt)
-        return prompt
-
-    def _keep(self, key: tuple[str, str], prompt: EncodedPrompt) -> None:
-        self._cache[key] = prompt
-        self._room -= _nbytes(prompt)
-        while self._room < 0:
-            _, dropped = self._cache.popitem(last=False)
-            self._room += _nbytes(dropped)
+        if clip.frames_THW3.nbytes <= self._clips.maxsize:
+            self._clips[key] = clip
+        return clip
 
 
 def _nbytes(prompt: EncodedPrompt) -> int:
-    return prompt.pixel_values_VC.nbytes + prompt.clip.frames_THW3.nbytes
+    return prompt.pixel_values_VC.nbytes
 
 
 @dataclass(frozen=True)

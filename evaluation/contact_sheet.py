@@ -85,7 +85,8 @@ def _row(
         tile = _tile(frame, {GREEN: true_box_px(sample, index), ORANGE: predicted.get(index)})
         left = GAP_PX + column * (TILE_PX + GAP_PX)
         row.paste(tile, (left, HEADER_PX))
-        brush.text((left + 4, HEADER_PX + 2), f"{index / sample.fps:.1f} s", fill=GREY, font=ImageFont.load_default(11))
+        brush.text((left + 4, HEADER_PX + 2), f"{index / sample.fps:.1f} s", fill=WHITE,
+                   font=ImageFont.load_default(11), stroke_width=1, stroke_fill=BACKGROUND)  # fmt: skip
     draw_timeline(brush, sample, prediction, top=HEADER_PX + TILE_PX + GAP_PX, width=row.width)
     return row
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -19,6 +20,8 @@ from matplotlib.axes import Axes
 from configs.run import read_metrics, setup_logging
 
 logger = logging.getLogger("evaluation.curves")
+
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,20 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()
     setup_logging()
-    draw_curves([row for run in arguments.runs for row in read_metrics(run / "metrics.jsonl")], arguments.out)
+    draw_curves([read_metrics(run / "metrics.jsonl") for run in arguments.runs], arguments.out)
     logger.info("%s", arguments.out)
 
 
-def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Every panel of which something was logged. Raises ValueError when that is none."""
-    panels = [panel for panel in PANELS if any(key in row for row in _of(panel, rows) for key in panel.keys.values())]
+def draw_curves(runs: Sequence[Rows], path: Path) -> None:
+    """Every panel of which something was logged; runs of one stage follow each other. Raises ValueError for nothing."""
+    panels = [panel for panel in PANELS if any(_has(panel, rows) for rows in _of(panel, runs))]
     if not panels:
-        raise ValueError(f"nothing to draw among {len(rows)} rows of metrics")
+        raise ValueError(f"nothing to draw among {sum(map(len, runs))} rows of metrics")
     columns = min(3, len(panels))
     height = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(height, columns, figsize=(5 * columns, 3.2 * height), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _draw_panel(axis, panel, _of(panel, rows))
+        _draw_panel(axis, panel, _of(panel, runs))
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     figure.tight_layout()
@@ -76,21 +79,24 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _of(panel: Panel, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row["stage"] == panel.stage]
+def _of(panel: Panel, runs: Sequence[Rows]) -> list[Rows]:
+    """Each run's rows of the panel's stage, steps counted on from run to run."""
+    parts, offset = [], 0
+    for run in runs:
+        parts.append([{**row, "step": row["step"] + offset} for row in run if row["stage"] == panel.stage])
+        offset = max((row["step"] for row in parts[-1]), default=offset)
+    return parts
 
 
-def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[dict[str, Any]]) -> None:
-    for label, key in panel.keys.items():
-        points = [(row["step"], row[key], row.get(key + panel.band, 0.0)) for row in rows if key in row]
-        if not points:
-            continue
-        steps, values, spreads = (list(column) for column in zip(*points, strict=True))
-        (line,) = axis.plot(steps, values, label=label, linewidth=1.4, marker="o" if len(points) < 12 else "", ms=3)
-        if panel.band:
-            low = [value - spread for value, spread in zip(values, spreads, strict=True)]
-            high = [value + spread for value, spread in zip(values, spreads, strict=True)]
-            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+def _has(panel: Panel, rows: Rows) -> bool:
+    return any(row.keys() & set(panel.keys.values()) for row in rows)
+
+
+def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[Rows]) -> None:
+    for number, (label, key) in enumerate(panel.keys.items()):
+        drawn = [rows for rows in runs if any(key in row for row in rows)]
+        for rows in drawn:
+            _draw_line(axis, panel, key, rows, colour=f"C{number}", label=label if rows is drawn[0] else None)
     axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel("step", fontsize=8)
     axis.tick_params(labelsize=8)
@@ -99,6 +105,21 @@ def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[dict[str, Any]]) -> Non
         axis.set_yscale("log")
     if len(panel.keys) > 1:
         axis.legend(fontsize=7, ncols=2)
+
+
+def _draw_line(axis: Axes, panel: Panel, key: str, rows: Rows, *, colour: str, label: str | None) -> None:
+    """A running mean over a twelfth of the points, the points themselves behind it, and a band where there is one."""
+    points: Any = pandas.DataFrame([row for row in rows if key in row]).set_index("step")
+    values = points[key].where(points[key] > 0) if panel.log_scale else points[key]
+    rolling: dict[str, Any] = {"window": max(1, len(points) // 12), "center": True, "min_periods": 1}
+    smooth = values.rolling(**rolling).mean()
+    axis.plot(values.index, values, color=colour, linewidth=0.6, alpha=0.35)
+    axis.plot(
+        smooth.index, smooth, color=colour, linewidth=1.5, label=label, marker="o" if len(points) < 12 else "", ms=3
+    )
+    if panel.band and key + panel.band in points:
+        spread = points[key + panel.band].rolling(**rolling).mean()
+        axis.fill_between(smooth.index, smooth - spread, smooth + spread, color=colour, alpha=0.12, linewidth=0)
 
 
 if __name__ == "__main__":

@@ -59,15 +59,21 @@ def main() -> None:
     setup_logging()
     quiet_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for stage in stages(arguments.configs, arguments.out, seed=arguments.seed, sft_steps=arguments.sft_steps,
-                        rft_steps=arguments.rft_steps):  # fmt: skip
+    for stage in stages(arguments.configs, arguments.out, data=arguments.out, seed=arguments.seed,
+                        sft_steps=arguments.sft_steps, rft_steps=arguments.rft_steps):  # fmt: skip
         run_once(stage, arguments.out / "stages.json")
-    summary = write_summary(arguments.out, minutes=sum(finished(arguments.out / "stages.json").values()) / 60)
+    minutes = sum(finished(arguments.out / "stages.json").values()) / 60
+    summary = write_summary(arguments.out, data=arguments.out, minutes=minutes)
     show(arguments.out, summary)
 
 
-def stages(configs: Path, out: Path, *, seed: int, sft_steps: int | None, rft_steps: int | None) -> list[Stage]:
-    """Render, make a backbone, SFT on frames, SFT on videos, evaluate, GRPO, evaluate, export, reload, draw."""
+def stages(
+    configs: Path, out: Path, *, data: Path, seed: int, sft_steps: int | None = None, rft_steps: int | None = None
+) -> list[Stage]:
+    """Render, make a backbone, SFT on frames, SFT on videos, evaluate, GRPO, evaluate, export, reload, draw.
+
+    data: where the videos are, or will be.
+    """
 
     def config(name: str) -> tuple[str, str]:
         return "--config", str(configs / f"{name}.yaml")
@@ -76,11 +82,11 @@ def stages(configs: Path, out: Path, *, seed: int, sft_steps: int | None, rft_st
         launch = (*TWO_RANKS, module) if ranks == 2 else (module,)
         return Stage(title, launch, arguments, ONE_THREAD if ranks == 2 else {})
 
-    videos, frames = f"data.source.root={out}/videos", f"data.source.root={out}/frames"
+    videos, frames = f"data.source.root={data}/videos", f"data.source.root={data}/frames"
     sft = () if sft_steps is None else (f"max_steps={sft_steps}",)
     rft = () if rft_steps is None else (f"max_steps={rft_steps}",)
     run = f"run.seed={seed}"
-    drawn = ("--annotations", f"{out}/videos/test.jsonl", "--predictions", f"{out}/eval_grpo/predictions.jsonl")
+    drawn = ("--annotations", f"{data}/videos/test.jsonl", "--predictions", f"{out}/eval_grpo/predictions.jsonl")
     return [
         stage("render videos", "data.prepare", *config("sft"), videos),
         stage("render frames", "data.prepare", *config("sft_frames"), frames),
@@ -100,7 +106,7 @@ def stages(configs: Path, out: Path, *, seed: int, sft_steps: int | None, rft_st
         stage("reload the export", "scripts.check_export", "--export", f"{out}/export", *drawn),
         stage("annotated videos", "evaluation.draw", *drawn, "--out", f"{out}/annotated", "--count", "3"),
         stage("contact sheet", "evaluation.contact_sheet", *drawn, "--out", f"{out}/contact_sheet.png"),
-        stage("curves", "evaluation.curves", "--runs", f"{out}/sft", f"{out}/rft", "--out", f"{out}/curves.png"),
+        stage("curves", "evaluation.curves", "--runs", f"{out}/sft_frames", f"{out}/sft", f"{out}/rft", "--out", f"{out}/curves.png"),
     ]  # fmt: skip
 
 

@@ -12,13 +12,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from configs.base import load_config
 from configs.checkpoints import write_atomically
-from configs.rft import RFTConfig
+from configs.rft import DecoderUpdate, RFTConfig
 from configs.run import environment_state, quiet_environment, read_metrics, setup_logging
 from data.sources.jsonl import read_samples
 from evaluation.metrics import paired_difference, score
@@ -28,7 +28,7 @@ from scripts.demo_summary import ROWS, with_interval, write_summary
 
 logger = logging.getLogger("demo_seeds")
 
-UPDATES = ("frozen", "supervised", "pathwise")
+UPDATES = get_args(DecoderUpdate)
 COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
 NUM_RESAMPLES = 2000
 
@@ -50,11 +50,11 @@ def main() -> None:
 def run_seed(configs: Path, out: Path, seed: int) -> dict[str, Any]:
     """The demo, the other ways to train the decoder, and matched entropy. -> everything that is reported of a seed."""
     out.mkdir(parents=True, exist_ok=True)
-    demo = stages(configs, out, seed=seed, sft_steps=None, rft_steps=None)
+    demo = stages(configs, out, data=out.parent, seed=seed)
     for stage in [*demo, *comparison_stages(configs, out, seed)]:
         run_once(stage, out / "stages.json")
     seconds = finished(out / "stages.json")
-    summary = write_summary(out, minutes=sum(seconds[stage.key] for stage in demo) / 60)
+    summary = write_summary(out, data=out.parent, minutes=sum(seconds[stage.key] for stage in demo) / 60)
     return {
         "summary": summary,
         "updates": {update: compare_update(out, configs, update) for update in UPDATES},
@@ -70,7 +70,7 @@ def folder_suffix(configs: Path, update: str) -> str:
 
 def comparison_stages(configs: Path, out: Path, seed: int) -> list[Stage]:
     """GRPO from the same supervised checkpoint with every other `decoder_update`; both policies at equal entropy."""
-    videos, chosen = f"data.source.root={out}/videos", []
+    videos, chosen = f"data.source.root={out.parent}/videos", []
     for update in UPDATES:
         if suffix := folder_suffix(configs, update):
             train = (
@@ -100,7 +100,7 @@ def comparison_stages(configs: Path, out: Path, seed: int) -> list[Stage]:
 def compare_update(out: Path, configs: Path, update: str) -> dict[str, Any]:
     """Greedy held-out answers after GRPO minus those before; what the rewards of the first and last steps were."""
     suffix = folder_suffix(configs, update)
-    samples = [sample for sample in read_samples(out / "videos" / "test.jsonl") if sample.task == "stvg"]
+    samples = [sample for sample in read_samples(out.parent / "videos" / "test.jsonl") if sample.task == "stvg"]
     after, before = (
         score(samples, read_predictions(out / folder / "predictions.jsonl"))
         for folder in (f"eval_grpo{suffix}", "eval_sft")

@@ -23,10 +23,10 @@ ROWS = {
 COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
 
 
-def write_summary(out: Path, *, minutes: float) -> dict[str, Any]:
+def write_summary(out: Path, *, data: Path, minutes: float) -> dict[str, Any]:
     """summary.json, report.md, and the metrics of all stages in one metrics.jsonl."""
     metrics = {name: json.loads((out / f"eval_{name}" / "metrics.json").read_text()) for name in ("sft", "grpo")}
-    samples = [sample for sample in read_samples(out / "videos" / "test.jsonl") if sample.task == "stvg"]
+    samples = [sample for sample in read_samples(data / "videos" / "test.jsonl") if sample.task == "stvg"]
     scores = {
         name: score(samples, read_predictions(out / f"eval_{name}" / "predictions.jsonl")) for name in ("sft", "grpo")
     }

@@ -1,11 +1,16 @@
 """Reading real files: two decoders that agree, times that are exact, and errors that name the file."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tiny import Tiny
 
+from data.dataset import PromptEncoder
 from data.types import DecodedClip, FrameSpan
 from data.video import READERS, VideoDecodeError, read_clip, write_video
 
@@ -150,3 +155,23 @@ def test_file_without_a_video_stream(tmp_path: Path, decoder: str) -> None:
     with pytest.raises(VideoDecodeError) as caught:
         read_all(path, decoder)
     assert str(path) in str(caught.value)
+
+
+def test_a_second_sentence_about_a_clip_does_not_read_the_file_again(tiny: Tiny, tmp_path: Path) -> None:
+    """The file is gone by then: its frames come from memory, and without memory the missing file is an error."""
+    sample = tiny.of_task("stvg")[0]
+    for cache_gib in (1.0, 0.0):
+        path = tmp_path / "video.mp4"
+        shutil.copy(sample.video_path, path)
+        video = tiny.data.video.model_copy(update={"cache_gib": cache_gib})
+        encoder = PromptEncoder(tiny.processor, tiny.data.model_copy(update={"video": video}))
+        first = encoder(replace(sample, video_path=str(path)))
+        path.unlink()
+        other = replace(sample, video_path=str(path), query="what is that?")
+        if cache_gib == 0:
+            with pytest.raises(VideoDecodeError, match="no such file"):
+                encoder(other)
+        else:
+            second = encoder(other)
+            assert torch.equal(second.pixel_values_VC, first.pixel_values_VC)
+            assert second.unexpanded_ids != first.unexpanded_ids

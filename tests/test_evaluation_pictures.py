@@ -37,7 +37,7 @@ def test_the_sheet_shows_boxes_in_their_intervals(tiny: Tiny) -> None:
 
 def test_curves_draw_what_was_logged(tmp_path: Path) -> None:
     rows = [{"stage": "rft", "step": i, "reward/total": 0.1 * i, "reward/total_group_std": 0.05} for i in range(5)]
-    draw_curves(rows, tmp_path / "curves.png")
+    draw_curves([rows], tmp_path / "curves.png")
     assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 5
     with pytest.raises(ValueError, match="nothing to draw among 0 rows"):
         draw_curves([], tmp_path / "none.png")

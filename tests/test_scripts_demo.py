@@ -1,0 +1,51 @@
+"""What the demo reports: tables from summaries, and the signal of a GRPO run from its metrics."""
+
+import pytest
+
+from scripts.demo_seeds import markdown, signal
+
+COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
+
+
+def test_signal_is_the_mean_of_both_ends() -> None:
+    """Steps 1 to 6 with rewards .1 to .6: the first two average .15, the last two .55. A validation row is no step."""
+    rows = [{"step": i, "reward/total": i / 10, "policy/entropy": 1.0} for i in range(1, 7)]
+    rows.insert(0, {"step": 0, "validation/reward": 0.9})
+    assert signal(rows, window=2) == {"reward/total": pytest.approx([0.15, 0.55]), "policy/entropy": [1.0, 1.0]}
+
+
+def _row(value: float) -> dict[str, object]:
+    return {"n": 449} | dict.fromkeys(COLUMNS, value) | {f"{c}_ci95": [value - 0.01, value + 0.01] for c in COLUMNS}
+
+
+def _difference(value: float) -> dict[str, object]:
+    return {column: {"mean": value, "ci95": [value - 0.01, value + 0.01]} for column in COLUMNS}
+
+
+def test_every_number_of_the_report_comes_from_the_record() -> None:
+    """Rows of both seeds, each difference with its sign and interval, and the temperature of equal entropy."""
+    rows = {name: _row(0.5) for name in ("constant", "sft", "sft_wrong_query", "grpo", "grpo_wrong_query")}
+    signals = ("temporal", "viou", "format")
+    shown = {f"reward/{name}{end}": [0.25, 0.75] for name in signals for end in ("", "_group_std")}
+    update = {"minus_sft": _difference(0.04), "signal": shown | {"policy/entropy": [0.5, 0.3], "mismatch/mean": [0, 0]}}
+    seed = {
+        "summary": rows | {"sft_right_minus_wrong": _difference(0.125), "num_videos": 300, "minutes": 15.25},
+        "updates": {"frozen": update, "pathwise": update},
+        "matched_entropy": {
+            "refined": {"entropy": 0.3}, "reference": {"temperature": 0.62}, "refined_minus_reference": _difference(-0.02)
+        },
+    }  # fmt: skip
+    record = {
+        "command": "python -m this", "hardware": "2 CPU cores", "packages": {"torch": "2.13.0", "av": "18"},
+        "git_commit": "abc", "seeds": {"0": seed, "1": seed},
+    }  # fmt: skip
+    lines = markdown(record).splitlines()
+    assert sum("0.500 [0.490, 0.510]" in line for line in lines) == 2 * 5
+    for title, cell in (
+        ("1: SFT, right - wrong sentence", "+0.125 [+0.115, +0.135]"),
+        ("0: GRPO (frozen) - SFT", "+0.040 [+0.030, +0.050]"),
+        ("1: GRPO - SFT, sampled at entropy 0.300, temperatures 1 and 0.62", "-0.020 [-0.030, -0.010]"),
+    ):
+        assert [line for line in lines if line.startswith(f"| {title} |") and line.count(cell) == 4], title
+    assert "449 sentences about 300 held-out videos" in markdown(record) and "15.2, 15.2 minutes" in markdown(record)
+    assert sum("0.25 → 0.75" in line for line in lines) == 4
