@@ -47,6 +47,8 @@ class MatchedEntropyConfig(Config):
     max_samples: Annotated[int, Field(ge=2)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 64
     max_completion_length: Annotated[int, Field(ge=4)] = 32
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Of the refined policy; the reference's follows from the entropy."""
     tolerance: Annotated[float, Field(gt=0)] = 0.005
     """How close the two entropies have to be, in nats per token."""
     max_tries: Annotated[int, Field(ge=1)] = 10

@@ -2,7 +2,7 @@
 
     python -m evaluation.matched_entropy --config configs/demo/matched_entropy.yaml
 
-The refined policy is sampled at temperature 1. The reference is sampled at the temperature at which its answers have
+The refined policy is sampled at the config's temperature. The reference is sampled at the temperature at which its answers have
 the same mean entropy per token, found by bisection. Both are scored, sample by sample.
 """
 
@@ -54,7 +54,7 @@ def compare(config: MatchedEntropyConfig) -> dict[str, Any]:
     """Both policies at equal entropy. Raises ValueError where no temperature of the reference gives it."""
     write_provenance(Path(config.out), config)
     samples = load_samples(config.data, config.split)[: config.max_samples]
-    refined = Sampler(config, config.refined, samples)(1.0)
+    refined = Sampler(config, config.refined, samples)(config.temperature)
     reference = match(
         Sampler(config, config.reference, samples), refined.entropy, tolerance=config.tolerance, tries=config.max_tries
     )

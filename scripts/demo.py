@@ -20,7 +20,7 @@ from pathlib import Path
 
 from configs.checkpoints import write_atomically
 from configs.run import ROOT, quiet_environment, setup_logging
-from scripts.demo_summary import show, write_summary
+from scripts.demo_summary import provenance, publish, run_record, show, table, write_summary
 
 logger = logging.getLogger("demo")
 
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the backbone's weights and of every stage")
     parser.add_argument("--sft-steps", type=int, help="of each supervised stage, instead of the config's")
     parser.add_argument("--rft-steps", type=int, help="instead of the config's")
+    parser.add_argument("--results", type=Path, help="path without ending: also write the tables and pictures there")
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
@@ -65,6 +66,10 @@ def main() -> None:
     minutes = sum(finished(arguments.out / "stages.json").values()) / 60
     summary = write_summary(arguments.out, data=arguments.out, minutes=minutes)
     show(arguments.out, summary)
+    if arguments.results is not None:
+        record = run_record(f"python -m scripts.demo --configs {arguments.configs} --results {arguments.results}")
+        text = "\n\n".join(["# " + arguments.results.name, *provenance(record), table(summary)]) + "\n"
+        publish(arguments.out, arguments.results, record | {"summary": summary}, text)
 
 
 def stages(

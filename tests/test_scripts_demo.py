@@ -37,7 +37,7 @@ def test_every_number_of_the_report_comes_from_the_record() -> None:
     }  # fmt: skip
     record = {
         "command": "python -m this", "hardware": "2 CPU cores", "packages": {"torch": "2.13.0", "av": "18"},
-        "git_commit": "abc", "seeds": {"0": seed, "1": seed},
+        "git_commit": "abc", "git_dirty": True, "seeds": {"0": seed, "1": seed},
     }  # fmt: skip
     lines = markdown(record).splitlines()
     assert sum("0.500 [0.490, 0.510]" in line for line in lines) == 2 * 5
@@ -48,4 +48,5 @@ def test_every_number_of_the_report_comes_from_the_record() -> None:
     ):
         assert [line for line in lines if line.startswith(f"| {title} |") and line.count(cell) == 4], title
     assert "449 sentences about 300 held-out videos" in markdown(record) and "15.2, 15.2 minutes" in markdown(record)
+    assert "2 CPU cores, torch 2.13.0, commit abc, with changes." in lines
     assert sum("0.25 → 0.75" in line for line in lines) == 4
