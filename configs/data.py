@@ -83,7 +83,8 @@ class VideoConfig(Config):
     max_pixels: Annotated[int, Field(ge=1024)] | None = None
     """Upper bound of frames x height x width after resizing; None keeps the processor's own."""
     cache_gib: Annotated[float, Field(ge=0)] = 2.0
-    """Memory of each rank for encoded prompts, and as much again for decoded clips; the latest used ones are kept."""
+    """Memory of each rank for encoded prompts with their frames, and as much again for decoded clips, which other
+    sentences ask about; the latest used ones are kept."""
 
 
 class PromptConfig(Config):

@@ -21,7 +21,7 @@ from data.video import VideoDecodeError, read_clip
 class PromptEncoder:
     """Sample -> EncodedPrompt, through one config. The most recent prompts and clips are kept: `cache_gib` of each.
 
-    A clip is a sixth of its prompt in size, and several sentences ask about it.
+    A prompt holds its clip, so a clip may be counted twice: `cache_gib` is a bound from above.
     """
 
     def __init__(self, processor: Any, data: DataConfig) -> None:
@@ -45,17 +45,7 @@ class PromptEncoder:
 
     def _clip(self, sample: GroundingSample) -> DecodedClip:
         key = (sample.video_path, sample.clip)
-        if key in self._clips:
-            return self._clips[key]
-        video = self.data.video
-        clip = read_clip(
-            sample.video_path,
-            sample.clip,
-            fps=sample.fps,
-            sample_fps=video.sample_fps,
-            max_frames=video.max_frames,
-            decoder=video.decoder,
-        )
+        clip = self._clips[key] if key in self._clips else self._read(sample)
         height, width = clip.frames_THW3.shape[1:3]
         if (width, height) != (sample.width, sample.height):
             said = f"sample {sample.sample_id!r} says {sample.width} x {sample.height}"
@@ -64,9 +54,21 @@ class PromptEncoder:
             self._clips[key] = clip
         return clip
 
+    def _read(self, sample: GroundingSample) -> DecodedClip:
+        video = self.data.video
+        return read_clip(
+            sample.video_path,
+            sample.clip,
+            fps=sample.fps,
+            sample_fps=video.sample_fps,
+            max_frames=video.max_frames,
+            decoder=video.decoder,
+        )
+
 
 def _nbytes(prompt: EncodedPrompt) -> int:
-    return prompt.pixel_values_VC.nbytes
+    # The clip too: a prompt keeps it alive when it has left the other cache.
+    return prompt.pixel_values_VC.nbytes + prompt.clip.frames_THW3.nbytes
 
 
 @dataclass(frozen=True)

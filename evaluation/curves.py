@@ -64,22 +64,23 @@ def main() -> None:
 
 def draw_curves(runs: Sequence[Rows], path: Path) -> None:
     """Every panel of which something was logged; runs of one stage follow each other. Raises ValueError for nothing."""
-    panels = [panel for panel in PANELS if any(_has(panel, rows) for rows in _of(panel, runs))]
+    panels = [panel for panel in PANELS if any(_has(panel, rows) for rows in of_stage(panel, runs))]
     if not panels:
         raise ValueError(f"nothing to draw among {sum(map(len, runs))} rows of metrics")
     columns = min(3, len(panels))
     height = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(height, columns, figsize=(5 * columns, 3.2 * height), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _draw_panel(axis, panel, _of(panel, runs))
+        _draw_panel(axis, panel, of_stage(panel, runs))
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
+    figure.supxlabel("thin: as logged; bold: running mean", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def _of(panel: Panel, runs: Sequence[Rows]) -> list[Rows]:
+def of_stage(panel: Panel, runs: Sequence[Rows]) -> list[Rows]:
     """Each run's rows of the panel's stage, steps counted on from run to run."""
     parts, offset = [], 0
     for run in runs:

@@ -56,7 +56,11 @@ def compare(config: MatchedEntropyConfig) -> dict[str, Any]:
     samples = load_samples(config.data, config.split)[: config.max_samples]
     refined = Sampler(config, config.refined, samples)(config.temperature)
     reference = match(
-        Sampler(config, config.reference, samples), refined.entropy, tolerance=config.tolerance, tries=config.max_tries
+        Sampler(config, config.reference, samples),
+        refined.entropy,
+        first=config.temperature,
+        tolerance=config.tolerance,
+        tries=config.max_tries,
     )
     options = {"num_resamples": config.num_resamples, "seed": config.seed}
     return {
@@ -70,12 +74,12 @@ def _summary(drawn: Drawn, **options: int) -> dict[str, Any]:
     return {"temperature": drawn.temperature, "entropy": drawn.entropy, **summarize(drawn.scores, **options)}
 
 
-def match(draw: Callable[[float], Drawn], entropy: float, *, tolerance: float, tries: int) -> Drawn:
+def match(draw: Callable[[float], Drawn], entropy: float, *, first: float, tolerance: float, tries: int) -> Drawn:
     """Bisect the temperature between 0.05 and 2. Raises ValueError when `tries` are not enough."""
     low, high = 0.05, 2.0
     for attempt in range(tries):
-        # The likeliest answer is a temperature a little below 1.
-        drawn = draw(1.0 if attempt == 0 else (low + high) / 2)
+        # The likeliest answer is a temperature a little below the refined policy's.
+        drawn = draw(first if attempt == 0 else (low + high) / 2)
         logger.info("temperature %.3f: entropy %.4f, wanted %.4f", drawn.temperature, drawn.entropy, entropy)
         if abs(drawn.entropy - entropy) <= tolerance:
             return drawn

@@ -6,7 +6,7 @@ merger as `last_hidden_state` (patches of one merged cell are consecutive), and 
 `visual_pos_masks` and `deepstack_visual_embeds`.
 
 Shapes: B rows, V vision inputs, L tokens, T temporal patches, S cells of one temporal patch, D width of the LLM,
-C width of the vision features, N scored tokens, M tapped layers.
+C width of the vision features, N scored tokens, M tapped layers, R tokens after the prompt.
 """
 
 from collections.abc import Callable
@@ -199,27 +199,34 @@ def _layers_once_per_prompt(
     )
     for layer in prompts.past_key_values.layers:
         layer.keys, layer.values = layer.keys[rows_B], layer.values[rows_B]
-    rest_BM = length_B[:, None] + torch.arange(int((total_B - length_B).max()), device=device)
-    rest_mask_BM = rest_BM < total_B[:, None]
-    rest_BM = rest_BM.clamp(max=embeds_BLD.shape[1] - 1)
+    rest_BR = length_B[:, None] + torch.arange(int((total_B - length_B).max()), device=device)
+    rest_mask_BR = rest_BR < total_B[:, None]
+    rest_BR = rest_BR.clamp(max=embeds_BLD.shape[1] - 1)
     rest = mllm.model.language_model(
-        inputs_embeds=embeds_BLD[number_B[:, None], rest_BM],
-        attention_mask=torch.cat([prompt_mask_VL[rows_B], rest_mask_BM], dim=1),
-        position_ids=positions_3BL[:, number_B[:, None], rest_BM],
+        inputs_embeds=embeds_BLD[number_B[:, None], rest_BR],
+        attention_mask=torch.cat([prompt_mask_VL[rows_B], rest_mask_BR], dim=1),
+        position_ids=positions_3BL[:, number_B[:, None], rest_BR],
         past_key_values=prompts.past_key_values,
         use_cache=True,
         output_hidden_states=True,
     )
-    # Back to rows: position l is the prompt's below its length, and l - length of the rest from there on.
-    place_L = torch.arange(embeds_BLD.shape[1], device=device)
-    after_BL = place_L - length_B[:, None]
-    source_BL = torch.where(after_BL < 0, place_L, len(prompt_L) + after_BL.clamp(max=rest_BM.shape[1] - 1))
+    source_BL = _places(length_B, len(prompt_L), rest_BR.shape[1], embeds_BLD.shape[1])
 
     def rows(entry: int) -> Tensor:
         both = torch.cat([prompts.hidden_states[entry][rows_B], rest.hidden_states[entry]], dim=1)
         return both[number_B[:, None], source_BL]
 
     return rows
+
+
+def _places(length_B: Tensor, prompt_width: int, rest_width: int, width: int) -> Tensor:
+    """Where position l of a row is among prompt_width + rest_width columns of both: [B, width].
+
+    The prompt's l below its length, l - length of the rest from there on; the last of the rest for padding.
+    """
+    place_L = torch.arange(width, device=length_B.device)
+    after_BL = place_L - length_B[:, None]
+    return torch.where(after_BL < 0, place_L, prompt_width + after_BL.clamp(max=rest_width - 1))
 
 
 def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], grid_B3: Tensor) -> Tensor:

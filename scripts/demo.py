@@ -8,6 +8,7 @@ stages are skipped and the interrupted one goes on from its last checkpoint.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -15,12 +16,13 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.checkpoints import write_atomically
 from configs.run import ROOT, quiet_environment, setup_logging
-from scripts.demo_summary import provenance, publish, run_record, show, table, write_summary
+from scripts.demo_summary import HELD_OUT, provenance, publish, run_record, show, table, write_summary
 
 logger = logging.getLogger("demo")
 
@@ -35,7 +37,7 @@ class Stage:
     title: str
     module: tuple[str, ...]
     arguments: tuple[str, ...]
-    environment: dict[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> list[str]:
@@ -43,8 +45,9 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """What a finished stage is known by."""
-        return shlex.join(self.command)
+        """What a finished stage is known by: its command and what its configs say."""
+        configs = b"".join((ROOT / word).read_bytes() for word in self.arguments if word.endswith(".yaml"))
+        return f"{shlex.join(self.command)}  # configs {hashlib.sha256(configs).hexdigest()[:12]}"
 
 
 def main() -> None:
@@ -60,14 +63,13 @@ def main() -> None:
     setup_logging()
     quiet_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for stage in stages(arguments.configs, arguments.out, data=arguments.out, seed=arguments.seed,
-                        sft_steps=arguments.sft_steps, rft_steps=arguments.rft_steps):  # fmt: skip
-        run_once(stage, arguments.out / "stages.json")
-    minutes = sum(finished(arguments.out / "stages.json").values()) / 60
-    summary = write_summary(arguments.out, data=arguments.out, minutes=minutes)
+    demo = stages(arguments.configs, arguments.out, data=arguments.out, seed=arguments.seed,
+                  sft_steps=arguments.sft_steps, rft_steps=arguments.rft_steps)  # fmt: skip
+    seconds = [run_once(stage, arguments.out / "stages.json") for stage in demo]
+    summary = write_summary(arguments.out, data=arguments.out, minutes=sum(seconds) / 60)
     show(arguments.out, summary)
     if arguments.results is not None:
-        record = run_record(f"python -m scripts.demo --configs {arguments.configs} --results {arguments.results}")
+        record = run_record("scripts.demo", [arguments.out])
         text = "\n\n".join(["# " + arguments.results.name, *provenance(record), table(summary)]) + "\n"
         publish(arguments.out, arguments.results, record | {"summary": summary}, text)
 
@@ -79,57 +81,68 @@ def stages(
 
     data: where the videos are, or will be.
     """
+    videos, frames = f"data.source.root={data}/videos", f"data.source.root={data}/frames"
+    sft = () if sft_steps is None else (f"max_steps={sft_steps}",)
+    run = f"run.seed={seed}"
+    drawn = ("--annotations", f"{data}/videos/{HELD_OUT}", "--predictions", f"{out}/eval_grpo/predictions.jsonl")
 
     def config(name: str) -> tuple[str, str]:
         return "--config", str(configs / f"{name}.yaml")
 
-    def stage(title: str, module: str, *arguments: str, ranks: int = 1) -> Stage:
-        launch = (*TWO_RANKS, module) if ranks == 2 else (module,)
-        return Stage(title, launch, arguments, ONE_THREAD if ranks == 2 else {})
-
-    videos, frames = f"data.source.root={data}/videos", f"data.source.root={data}/frames"
-    sft = () if sft_steps is None else (f"max_steps={sft_steps}",)
-    rft = () if rft_steps is None else (f"max_steps={rft_steps}",)
-    run = f"run.seed={seed}"
-    drawn = ("--annotations", f"{data}/videos/test.jsonl", "--predictions", f"{out}/eval_grpo/predictions.jsonl")
     return [
-        stage("render videos", "data.prepare", *config("sft"), videos),
-        stage("render frames", "data.prepare", *config("sft_frames"), frames),
-        stage("tiny backbone", "model.tiny_backbone", *config("sft"), "--out", f"{out}/backbone", "--seed", str(seed),
-              videos),
-        stage("SFT on single frames", "sft.train", *config("sft_frames"), frames, f"run.out={out}/sft_frames", run,
-              f"model.backbone={out}/backbone", *sft, ranks=2),
-        stage("SFT on videos", "sft.train", *config("sft"), videos, f"run.out={out}/sft", run,
-              f"checkpoint={out}/sft_frames/checkpoint", *sft, ranks=2),
-        stage("evaluate SFT", "evaluation.run", *config("evaluate"), videos, f"checkpoint={out}/sft/checkpoint",
-              f"out={out}/eval_sft"),
-        stage("GRPO", "rft.train", *config("rft"), videos, f"run.out={out}/rft", run,
-              f"checkpoint={out}/sft/checkpoint", *rft),
-        stage("evaluate GRPO", "evaluation.run", *config("evaluate"), videos, f"checkpoint={out}/rft/checkpoint",
-              f"out={out}/eval_grpo"),
-        stage("export", "scripts.export", "--checkpoint", f"{out}/rft/checkpoint", "--out", f"{out}/export"),
-        stage("reload the export", "scripts.check_export", "--export", f"{out}/export", *drawn),
-        stage("annotated videos", "evaluation.draw", *drawn, "--out", f"{out}/annotated", "--count", "3"),
-        stage("contact sheet", "evaluation.contact_sheet", *drawn, "--out", f"{out}/contact_sheet.png"),
-        stage("curves", "evaluation.curves", "--runs", f"{out}/sft_frames", f"{out}/sft", f"{out}/rft", "--out", f"{out}/curves.png"),
+        Stage("render videos", ("data.prepare",), (*config("sft"), videos)),
+        Stage("render frames", ("data.prepare",), (*config("sft_frames"), frames)),
+        Stage("tiny backbone", ("model.tiny_backbone",),
+              (*config("sft"), "--out", f"{out}/backbone", "--seed", str(seed), videos)),
+        Stage("SFT on single frames", (*TWO_RANKS, "sft.train"), (*config("sft_frames"), frames,
+              f"run.out={out}/sft_frames", run, f"model.backbone={out}/backbone", *sft), ONE_THREAD),
+        Stage("SFT on videos", (*TWO_RANKS, "sft.train"), (*config("sft"), videos,
+              f"run.out={out}/sft", run, f"checkpoint={out}/sft_frames/checkpoint", *sft), ONE_THREAD),
+        Stage("evaluate SFT", ("evaluation.run",),
+              (*config("evaluate"), videos, f"checkpoint={out}/sft/checkpoint", f"out={out}/eval_sft")),
+        *grpo_stages(configs, out, data=data, seed=seed, max_steps=rft_steps),
+        Stage("export", ("scripts.export",), ("--checkpoint", f"{out}/rft/checkpoint", "--out", f"{out}/export")),
+        Stage("reload the export", ("scripts.check_export",), ("--export", f"{out}/export", *drawn)),
+        Stage("annotated videos", ("evaluation.draw",), (*drawn, "--out", f"{out}/annotated", "--count", "3")),
+        Stage("contact sheet", ("evaluation.contact_sheet",), (*drawn, "--out", f"{out}/contact_sheet.png")),
+        Stage("curves", ("evaluation.curves",), ("--runs", f"{out}/sft_frames", f"{out}/sft", f"{out}/rft",
+              "--out", f"{out}/curves.png")),
     ]  # fmt: skip
 
 
-def run_once(stage: Stage, record: Path) -> None:
-    """Run a stage unless this very command has finished before; note its duration, over all attempts."""
+def grpo_stages(
+    configs: Path, out: Path, *, data: Path, seed: int, max_steps: int | None = None, update: str | None = None
+) -> list[Stage]:
+    """GRPO from the supervised checkpoint, and its evaluation; `update`: another `decoder_update` than the config's."""
+    name, videos = "" if update is None else f"_{update}", f"data.source.root={data}/videos"
+    changes = () if max_steps is None else (f"max_steps={max_steps}",)
+    changes += () if update is None else (f"objective.decoder_update={update}",)
+    return [
+        Stage(f"GRPO{name}", ("rft.train",), ("--config", str(configs / "rft.yaml"), videos, f"run.out={out}/rft{name}",
+              f"run.seed={seed}", f"checkpoint={out}/sft/checkpoint", *changes)),
+        Stage(f"evaluate GRPO{name}", ("evaluation.run",), ("--config", str(configs / "evaluate.yaml"), videos,
+              f"checkpoint={out}/rft{name}/checkpoint", f"out={out}/eval_grpo{name}")),
+    ]  # fmt: skip
+
+
+def run_once(stage: Stage, record: Path) -> float:
+    """Run a stage unless it has finished before; note how long the attempt that finished it took."""
     seconds, key = finished(record), stage.key
-    logger.info("== %s\n   %s", stage.title, shlex.join([*(f"{k}={v}" for k, v in stage.environment.items()), key]))
+    shown = [*(f"{name}={value}" for name, value in stage.environment.items()), *stage.command]
+    logger.info("== %s\n   %s", stage.title, shlex.join(shown))
     if key in seconds:
         logger.info("finished before")
-        return
+        return seconds[key]
     started = time.time()
     command = [sys.executable, *stage.command[1:]]
     subprocess.run(command, check=True, cwd=ROOT, env=os.environ | stage.environment)
-    write_atomically(record, json.dumps(seconds | {key: round(time.time() - started, 1)}, indent=2) + "\n")
+    seconds[key] = round(time.time() - started, 1)
+    write_atomically(record, json.dumps(seconds, indent=2) + "\n")
+    return seconds[key]
 
 
 def finished(record: Path) -> dict[str, float]:
-    """Commands that have finished, with their seconds."""
+    """Keys of the stages that have finished, with their seconds."""
     return json.loads(record.read_text()) if record.exists() else {}
 
 

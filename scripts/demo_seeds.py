@@ -8,7 +8,6 @@ errors and the rollouts; videos are the same for all. Started again, finished st
 
 import argparse
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,16 +18,27 @@ from configs.base import load_config
 from configs.rft import DecoderUpdate, RFTConfig
 from configs.run import quiet_environment, read_metrics, setup_logging
 from data.sources.jsonl import read_samples
+from data.types import GroundingSample
 from evaluation.metrics import paired_difference, score
 from evaluation.predict import read_predictions
-from scripts.demo import Stage, finished, run_once, stages
-from scripts.demo_summary import ROWS, provenance, publish, run_record, with_interval, write_summary
+from scripts.demo import Stage, grpo_stages, run_once, stages
+from scripts.demo_summary import (
+    COLUMNS,
+    HELD_OUT,
+    ROWS,
+    difference_cells,
+    markdown_table,
+    provenance,
+    publish,
+    run_record,
+    value_cells,
+    write_summary,
+)
 
-logger = logging.getLogger("demo_seeds")
-
-UPDATES = get_args(DecoderUpdate)
-COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
-NUM_RESAMPLES = 2000
+SIGNALS = (
+    "reward/temporal", "reward/temporal_group_std", "reward/viou", "reward/viou_group_std", "reward/format",
+    "reward/format_group_std", "policy/entropy", "mismatch/mean",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -37,74 +47,52 @@ def main() -> None:
     parser.add_argument("--configs", type=Path, default=Path("configs/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("outputs/demo_seeds"))
+    parser.add_argument("--data", type=Path, help="folder of the videos; that of the first seed's demo by default")
     parser.add_argument("--results", type=Path, required=True, help="path without its ending")
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
-    results = {str(seed): run_seed(arguments.configs, arguments.out / f"seed{seed}", seed) for seed in arguments.seeds}
-    write_results(results, arguments)
+    folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
+    data = arguments.data or folders[0]
+    results = {
+        str(seed): run_seed(arguments.configs, folder, data, seed)
+        for seed, folder in zip(arguments.seeds, folders, strict=True)
+    }
+    record = run_record("scripts.demo_seeds", folders) | {"seeds": results}
+    publish(folders[0], arguments.results, record, markdown(record))
 
 
-def run_seed(configs: Path, out: Path, seed: int) -> dict[str, Any]:
+def run_seed(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
     """The demo, the other ways to train the decoder, and matched entropy. -> everything that is reported of a seed."""
     out.mkdir(parents=True, exist_ok=True)
-    demo = stages(configs, out, data=out.parent, seed=seed)
-    for stage in [*demo, *comparison_stages(configs, out, seed)]:
-        run_once(stage, out / "stages.json")
-    seconds = finished(out / "stages.json")
-    summary = write_summary(out, data=out.parent, minutes=sum(seconds[stage.key] for stage in demo) / 60)
+    record = out / "stages.json"
+    demo = [run_once(stage, record) for stage in stages(configs, out, data=data, seed=seed)]
+    ours = load_config(RFTConfig, configs / "rft.yaml").objective.decoder_update
+    others = [update for update in get_args(DecoderUpdate) if update != ours]
+    for update in others:
+        for stage in grpo_stages(configs, out, data=data, seed=seed, update=update):
+            run_once(stage, record)
+    entropy = ("--config", str(configs / "matched_entropy.yaml"), f"data.source.root={data}/videos",
+               f"reference={out}/sft/checkpoint", f"refined={out}/rft/checkpoint", f"out={out}/entropy")  # fmt: skip
+    run_once(Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), entropy), record)
+    samples = [sample for sample in read_samples(data / "videos" / HELD_OUT) if sample.task == "stvg"]
     return {
-        "summary": summary,
-        "updates": {update: compare_update(out, configs, update) for update in UPDATES},
-        "matched_entropy": json.loads((out / "matched_entropy" / "matched_entropy.json").read_text()),
+        "summary": write_summary(out, data=data, minutes=sum(demo) / 60),
+        "updates": {ours: compare_update(out, samples, "")}
+        | {update: compare_update(out, samples, f"_{update}") for update in others},
+        "matched_entropy": json.loads((out / "entropy" / "matched_entropy.json").read_text()),
     }
 
 
-def folder_suffix(configs: Path, update: str) -> str:
-    """Of the folders of a GRPO run: the demo's own run stands for its own `decoder_update`."""
-    ours = load_config(RFTConfig, configs / "rft.yaml").objective.decoder_update
-    return "" if update == ours else f"_{update}"
-
-
-def comparison_stages(configs: Path, out: Path, seed: int) -> list[Stage]:
-    """GRPO from the same supervised checkpoint with every other `decoder_update`; both policies at equal entropy."""
-    videos, chosen = f"data.source.root={out.parent}/videos", []
-    for update in UPDATES:
-        if suffix := folder_suffix(configs, update):
-            train = (
-                "--config",
-                str(configs / "rft.yaml"),
-                videos,
-                f"run.out={out}/rft{suffix}",
-                f"run.seed={seed}",
-                f"checkpoint={out}/sft/checkpoint",
-                f"objective.decoder_update={update}",
-            )
-            evaluate = (
-                "--config",
-                str(configs / "evaluate.yaml"),
-                videos,
-                f"out={out}/eval_grpo{suffix}",
-                f"checkpoint={out}/rft{suffix}/checkpoint",
-                "wrong_query=false",
-            )
-            chosen += [Stage(f"GRPO, decoder {update}", ("rft.train",), train, {}),
-                       Stage(f"evaluate GRPO, decoder {update}", ("evaluation.run",), evaluate, {})]  # fmt: skip
-    entropy = ("--config", str(configs / "matched_entropy.yaml"), videos, f"reference={out}/sft/checkpoint",
-               f"refined={out}/rft/checkpoint", f"out={out}/matched_entropy")  # fmt: skip
-    return [*chosen, Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), entropy, {})]
-
-
-def compare_update(out: Path, configs: Path, update: str) -> dict[str, Any]:
+def compare_update(out: Path, samples: Sequence[GroundingSample], suffix: str) -> dict[str, Any]:
     """Greedy held-out answers after GRPO minus those before; what the rewards of the first and last steps were."""
-    suffix = folder_suffix(configs, update)
-    samples = [sample for sample in read_samples(out.parent / "videos" / "test.jsonl") if sample.task == "stvg"]
     after, before = (
         score(samples, read_predictions(out / folder / "predictions.jsonl"))
         for folder in (f"eval_grpo{suffix}", "eval_sft")
     )
     return {
-        "minus_sft": paired_difference(after, before, num_resamples=NUM_RESAMPLES, seed=0),
+        "minus_sft": paired_difference(after, before, num_resamples=2000, seed=0),
+        "right_minus_wrong": json.loads((out / f"eval_grpo{suffix}" / "metrics.json").read_text())["right_minus_wrong"],
         "signal": signal(read_metrics(out / f"rft{suffix}" / "metrics.jsonl")),
     }
 
@@ -117,66 +105,55 @@ def signal(rows: Sequence[Mapping[str, float]], *, window: int = 10) -> dict[str
     return {name: [float(np.mean([row[name] for row in part])) for part in ends] for name in names}
 
 
-def write_results(results: Mapping[str, Any], arguments: argparse.Namespace) -> None:
-    """The JSON with everything, Markdown with what one looks at first, and the first seed's pictures."""
-    seeds = list(results)
-    flags = f"--configs {arguments.configs} --seeds {' '.join(seeds)} --results {arguments.results}"
-    record = run_record(f"python -m scripts.demo_seeds {flags}") | {"seeds": results}
-    publish(arguments.out / f"seed{seeds[0]}", arguments.results, record, markdown(record))
-
-
 def markdown(record: Mapping[str, Any]) -> str:
-    """One table for the demo's rows, one for the ways to train the decoder, one for equal entropy."""
+    """A table of the demo's rows, one of the differences with all seeds together, one of the signal within groups."""
     seeds = record["seeds"]
     first = next(iter(seeds.values()))["summary"]
-    minutes = ", ".join(f"{result['summary']['minutes']:.1f}" for result in seeds.values())
+    values = {f"{seed}: {title}": value_cells(result["summary"][key])
+              for seed, result in seeds.items() for key, title in ROWS.items()}  # fmt: skip
     parts = [
         f"# The demo, seeds {', '.join(seeds)}",
         *provenance(record),
-        f"{first['sft']['n']} sentences about "
-        f"{first['num_videos']} held-out videos, greedy answers, 95 % bootstrap intervals; {minutes} minutes for the "
-        "demo's stages.",
-        _table("seed", {f"{seed}: {title}": [_value(result["summary"][key], c) for c in COLUMNS]
-                        for seed, result in seeds.items() for key, title in ROWS.items()}),
+        f"{first['sft']['n']} sentences about {first['num_videos']} held-out videos, the same for all seeds; greedy "
+        "answers; 95 % bootstrap intervals over sentences.",
+        markdown_table("seed", values),
         "## Paired differences",
-        _table("seed", {row: cells for seed, result in seeds.items() for row, cells in _differences(seed, result)}),
+        "Of each seed with its interval; of all seeds the mean, lowest and highest.",
+        markdown_table("seed", difference_rows(seeds)),
         "## The signal within groups",
         "Mean over the first and the last ten steps, on sampled answers.",
-        _signal_table(seeds),
-    ]  # fmt: skip
+        markdown_table("seed", signal_rows(seeds), SIGNALS),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _differences(seed: str, result: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    summary, entropy = result["summary"], result["matched_entropy"]
-    rows = {"SFT, right - wrong sentence": summary["sft_right_minus_wrong"]}
-    rows |= {f"GRPO ({update}) - SFT": entry["minus_sft"] for update, entry in result["updates"].items()}
-    matched = f"GRPO - SFT, sampled at entropy {entropy['refined']['entropy']:.3f}"
-    rows[f"{matched}, temperatures 1 and {entropy['reference']['temperature']:.2f}"] = entropy[
-        "refined_minus_reference"
-    ]
-    return [(f"{seed}: {title}", [with_interval(row[c]["mean"], row[c]["ci95"], sign="+") for c in COLUMNS])
-            for title, row in rows.items()]  # fmt: skip
+def difference_rows(seeds: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Every difference of every seed, and below them their means over seeds with the lowest and the highest."""
+    differences = {seed: _differences(result) for seed, result in seeds.items()}
+    rows = {f"{seed}: {title}": difference_cells(row) for seed, of in differences.items() for title, row in of.items()}
+    for title in next(iter(differences.values())):
+        columns = [[of[title][column]["mean"] for of in differences.values()] for column in COLUMNS]
+        rows[f"all: {title}"] = [f"{np.mean(c):+.3f} ({min(c):+.3f} to {max(c):+.3f})" for c in columns]
+    return rows
 
 
-def _signal_table(seeds: Mapping[str, Any]) -> str:
-    columns = ("reward/temporal", "reward/temporal_group_std", "reward/viou", "reward/viou_group_std", "reward/format",
-               "reward/format_group_std", "policy/entropy", "mismatch/mean")  # fmt: skip
-    rows = {
-        f"{seed}: {update}": [" → ".join(f"{value:.3g}" for value in entry["signal"][column]) for column in columns]
+def _differences(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    rows = {"SFT: right - wrong sentence": result["summary"]["sft_right_minus_wrong"]}
+    for update, entry in result["updates"].items():
+        rows[f"GRPO ({update}) - SFT"] = entry["minus_sft"]
+        rows[f"GRPO ({update}): right - wrong sentence"] = entry["right_minus_wrong"]
+    temperature = result["matched_entropy"]["refined"]["temperature"]
+    title = f"GRPO sampled at temperature {temperature:g} - SFT sampled at the same entropy"
+    return rows | {title: result["matched_entropy"]["refined_minus_reference"]}
+
+
+def signal_rows(seeds: Mapping[str, Any]) -> dict[str, list[str]]:
+    """First and last steps of every GRPO run."""
+    return {
+        f"{seed}: {update}": [" → ".join(f"{value:.3g}" for value in entry["signal"][name]) for name in SIGNALS]
         for seed, result in seeds.items()
         for update, entry in result["updates"].items()
     }
-    return _table("seed", rows, columns)
-
-
-def _value(row: Mapping[str, Any], column: str) -> str:
-    return with_interval(row[column], row[f"{column}_ci95"])
-
-
-def _table(corner: str, rows: Mapping[str, Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
-    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join([*lines, *(f"| {title} | " + " | ".join(cells) + " |" for title, cells in rows.items())])
 
 
 if __name__ == "__main__":

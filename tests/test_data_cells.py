@@ -3,15 +3,16 @@
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from tiny import Tiny
 
-from configs.data import ExposureConfig, FrameChoiceConfig
+from configs.data import AnnotationErrorConfig, ExposureConfig
+from configs.run import RunConfig
+from configs.sft import SFTConfig
 from data.answers import SpanSec, parse_span
 from data.collate import collate_targets
-from data.dataset import SupervisedRows
+from sft.train import training_rows
 
 
 def test_a_box_marks_the_cells_that_it_covers(tiny: Tiny) -> None:
@@ -41,17 +42,23 @@ def test_only_samples_with_boxes_have_cells(tiny: Tiny) -> None:
 @pytest.mark.parametrize("error_sec", [0.0, 0.5])
 def test_imprecise_annotation_moves_the_text_alone(tiny: Tiny, error_sec: float) -> None:
     """Each end by at most the error; the sample, and with it every other target, keeps the truth."""
-    samples = tiny.of_task("stvg")
-    rows = SupervisedRows(
-        samples, np.arange(len(samples)), tiny.encoder, frames=FrameChoiceConfig(),
-        exposure=ExposureConfig(probability=0.0), max_error_sec=error_sec, seed=0,
-    )  # fmt: skip
+    config = SFTConfig(
+        run=RunConfig(out="unused"),
+        data=tiny.data.model_copy(update={"tasks": {"stvg": 1.0}}),
+        exposure=ExposureConfig(probability=0.0),
+        annotation_error=AnnotationErrorConfig(max_error_sec=error_sec),
+        max_steps=12,
+    )
+    rows = training_rows(config, tiny.encoder, world_size=1)
+    samples, said = [rows.samples[i] for i in rows.order], {}
     errors = []
     for position, sample in enumerate(samples):
         row = rows.row(position)
         answer = parse_span(tiny.processor.tokenizer.decode(row.answer_ids[:-1]))
         assert isinstance(answer, SpanSec) and row.is_scored and row.sample == sample
+        assert said.setdefault(sample.sample_id, answer) == answer  # an annotator is wrong once
         start_sec, end_sec = sample.span_sec
         errors += [abs(answer.start_sec - start_sec), abs(answer.end_sec - end_sec)]
     assert max(errors) <= error_sec + 0.051  # answers have one decimal
+    assert len(said) < len(samples)
     assert (max(errors) > 0.2) == (error_sec > 0)

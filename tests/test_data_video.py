@@ -175,3 +175,11 @@ def test_a_second_sentence_about_a_clip_does_not_read_the_file_again(tiny: Tiny,
             second = encoder(other)
             assert torch.equal(second.pixel_values_VC, first.pixel_values_VC)
             assert second.unexpanded_ids != first.unexpanded_ids
+
+
+def test_a_kept_clip_is_checked_against_every_annotation(tiny: Tiny) -> None:
+    """A second sentence whose size is not the file's is an error, though the frames are in memory."""
+    sample, encoder = tiny.of_task("stvg")[0], PromptEncoder(tiny.processor, tiny.data)
+    encoder(sample)
+    with pytest.raises(VideoDecodeError, match="says 80 x 64"):
+        encoder(replace(sample, query="what is that?", width=80))

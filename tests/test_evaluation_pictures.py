@@ -9,7 +9,7 @@ from tiny import Tiny
 
 from data.collate import true_box_px
 from evaluation.contact_sheet import GAP_PX, HEADER_PX, TILE_PX, contact_sheet
-from evaluation.curves import draw_curves
+from evaluation.curves import Panel, draw_curves, of_stage
 from evaluation.draw import GREEN, ORANGE
 from evaluation.matched_entropy import Drawn, match
 from evaluation.metrics import Scores
@@ -43,6 +43,13 @@ def test_curves_draw_what_was_logged(tmp_path: Path) -> None:
         draw_curves([], tmp_path / "none.png")
 
 
+def test_runs_of_one_stage_follow_each_other() -> None:
+    """Steps 1, 2 and 1, 2 of two supervised runs become 1, 2 and 3, 4; GRPO counts for itself."""
+    runs = [[{"stage": stage, "step": i, "loss/total": 1.0} for i in (1, 2)] for stage in ("sft", "rft", "sft")]
+    panel = Panel("", "sft", {"total": "loss/total"})
+    assert [[row["step"] for row in rows] for rows in of_stage(panel, runs)] == [[1, 2], [], [3, 4]]
+
+
 def test_equal_entropy_is_found_by_bisection() -> None:
     """Entropy grows with temperature; a value that no temperature gives is an error."""
     asked = []
@@ -51,8 +58,8 @@ def test_equal_entropy_is_found_by_bisection() -> None:
         asked.append(temperature)
         return Drawn(temperature, entropy=0.5 * temperature**2, scores=NO_SCORES)
 
-    found = match(draw, 0.18, tolerance=1e-3, tries=12)
+    found = match(draw, 0.18, first=1.0, tolerance=1e-3, tries=12)
     assert found.temperature == pytest.approx(0.6, abs=2e-3)
     assert asked[0] == 1.0
     with pytest.raises(ValueError, match="no temperature in 12 tries"):
-        match(draw, 9.0, tolerance=1e-3, tries=12)
+        match(draw, 9.0, first=1.0, tolerance=1e-3, tries=12)

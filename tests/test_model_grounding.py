@@ -66,12 +66,19 @@ def test_extra_padding_changes_nothing(tiny: Tiny) -> None:
     )
 
 
-def test_rows_that_share_a_prompt_equal_rows_that_repeat_it(model: GroundingModel, tiny: Tiny) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_rows_that_share_a_prompt_equal_rows_that_repeat_it(
+    checkpointing: bool, model: GroundingModel, tiny: Tiny
+) -> None:
     """Groups of three and one, video and prompt computed once for each: the same log-probs, boxes and gradients.
+
+    Gradient checkpointing forbids the cache that this takes; then only the video is computed once.
 
     Prompts and answers of different lengths, so that both are padded, and rows of a group that are not neighbours.
     """
     model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
     samples = [tiny.of_task("stvg")[0], replace(tiny.of_task("stvg")[3], query="what is that?")]
     prompts = [tiny.encoder(sample) for sample in samples]
     texts = ["<time> 0.0 - 2.0 </time>", "what?", "<time> 1.25 - 3.75 </time>", ""]

@@ -1,8 +1,13 @@
 """What the demo reports: tables from summaries, and the signal of a GRPO run from its metrics."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from scripts.demo import Stage, finished, run_once
 from scripts.demo_seeds import markdown, signal
+from scripts.demo_summary import publish, run_record
 
 COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
 
@@ -12,6 +17,35 @@ def test_signal_is_the_mean_of_both_ends() -> None:
     rows = [{"step": i, "reward/total": i / 10, "policy/entropy": 1.0} for i in range(1, 7)]
     rows.insert(0, {"step": 0, "validation/reward": 0.9})
     assert signal(rows, window=2) == {"reward/total": pytest.approx([0.15, 0.55]), "policy/entropy": [1.0, 1.0]}
+
+
+def test_a_stage_runs_once_for_a_config(tmp_path: Path) -> None:
+    """Again under the same command and config: nothing. After an edit of the config: again."""
+    config, record, made = tmp_path / "a.yaml", tmp_path / "stages.json", tmp_path / "made.zip"
+    for text, runs in (("a: 1", True), ("a: 1", False), ("a: 2", True)):
+        config.write_text(text)
+        run_once(Stage("pack", ("zipfile",), ("-c", str(made), str(config))), record)
+        assert made.exists() == runs
+        made.unlink(missing_ok=True)
+    assert len(finished(record)) == 2
+
+
+def test_what_is_published_names_every_commit(tmp_path: Path) -> None:
+    """Both runs' commits, the changed one marked; JSON, Markdown and pictures side by side."""
+    for name, state in (
+        ("sft", {"git_commit": "b", "git_dirty": True}),
+        ("rft", {"git_commit": "a", "git_dirty": False}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "environment.json").write_text(json.dumps(state))
+    for picture in ("contact_sheet.png", "curves.png"):
+        (tmp_path / picture).write_bytes(b"png")
+    record = run_record("scripts.demo", [tmp_path])
+    assert record["commits"] == ["a", "b with changes"] and record["command"].startswith("python -m scripts.demo")
+    publish(tmp_path, tmp_path / "docs" / "demo", record, "text")
+    assert json.loads((tmp_path / "docs" / "demo.json").read_text()) == record
+    written = {path.name for path in (tmp_path / "docs").iterdir()}
+    assert written == {"demo.json", "demo.md", "demo_contact_sheet.png", "demo_curves.png"}
 
 
 def _row(value: float) -> dict[str, object]:
@@ -27,26 +61,32 @@ def test_every_number_of_the_report_comes_from_the_record() -> None:
     rows = {name: _row(0.5) for name in ("constant", "sft", "sft_wrong_query", "grpo", "grpo_wrong_query")}
     signals = ("temporal", "viou", "format")
     shown = {f"reward/{name}{end}": [0.25, 0.75] for name in signals for end in ("", "_group_std")}
-    update = {"minus_sft": _difference(0.04), "signal": shown | {"policy/entropy": [0.5, 0.3], "mismatch/mean": [0, 0]}}
+    update = {
+        "minus_sft": _difference(0.04),
+        "right_minus_wrong": _difference(0.07),
+        "signal": shown | {"policy/entropy": [0.5, 0.3], "mismatch/mean": [0, 0]},
+    }
     seed = {
         "summary": rows | {"sft_right_minus_wrong": _difference(0.125), "num_videos": 300, "minutes": 15.25},
         "updates": {"frozen": update, "pathwise": update},
         "matched_entropy": {
-            "refined": {"entropy": 0.3}, "reference": {"temperature": 0.62}, "refined_minus_reference": _difference(-0.02)
+            "refined": {"temperature": 0.6}, "refined_minus_reference": _difference(-0.02)
         },
     }  # fmt: skip
     record = {
         "command": "python -m this", "hardware": "2 CPU cores", "packages": {"torch": "2.13.0", "av": "18"},
-        "git_commit": "abc", "git_dirty": True, "seeds": {"0": seed, "1": seed},
+        "commits": ["abc with changes"], "seeds": {"0": seed, "1": seed},
     }  # fmt: skip
     lines = markdown(record).splitlines()
     assert sum("0.500 [0.490, 0.510]" in line for line in lines) == 2 * 5
     for title, cell in (
-        ("1: SFT, right - wrong sentence", "+0.125 [+0.115, +0.135]"),
+        ("1: SFT: right - wrong sentence", "+0.125 [+0.115, +0.135]"),
         ("0: GRPO (frozen) - SFT", "+0.040 [+0.030, +0.050]"),
-        ("1: GRPO - SFT, sampled at entropy 0.300, temperatures 1 and 0.62", "-0.020 [-0.030, -0.010]"),
+        ("all: GRPO (frozen) - SFT", "+0.040 (+0.040 to +0.040)"),
+        ("0: GRPO (pathwise): right - wrong sentence", "+0.070 [+0.060, +0.080]"),
+        ("1: GRPO sampled at temperature 0.6 - SFT sampled at the same entropy", "-0.020 [-0.030, -0.010]"),
     ):
         assert [line for line in lines if line.startswith(f"| {title} |") and line.count(cell) == 4], title
-    assert "449 sentences about 300 held-out videos" in markdown(record) and "15.2, 15.2 minutes" in markdown(record)
-    assert "2 CPU cores, torch 2.13.0, commit abc, with changes." in lines
+    assert "449 sentences about 300 held-out videos" in markdown(record)
+    assert "2 CPU cores, torch 2.13.0, commit abc with changes." in lines
     assert sum("0.25 → 0.75" in line for line in lines) == 4
