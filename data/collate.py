@@ -35,8 +35,8 @@ def collate_inputs(
     vision_of_row: which prompt a row has (default: row b has prompt b). scored: rows whose completion is scored.
 
     -> input_ids, attention_mask, mm_token_type_ids [B, L]; score_mask, query_mask [B, L] bool; pixel_values
-    [sum of patches, C]; grid_thw [V, 3]; vision_is_image [V] bool; vision_of_row, prompt_length [B]; frame_position [B, F], -1 as
-    padding; frame_time_sec [B, F]. Raises ValueError when placeholders and patches do not match.
+    [sum of patches, C]; grid_thw [V, 3]; vision_is_image [V] bool; vision_of_row, prompt_length [B]; frame_position
+    [B, F], -1 as padding; frame_time_sec [B, F]. Raises ValueError when placeholders and patches do not match.
     """
     vision_of_row = list(range(len(prompts))) if vision_of_row is None else list(vision_of_row)
     scored = [True] * len(completions) if scored is None else list(scored)

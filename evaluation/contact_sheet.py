@@ -1,7 +1,7 @@
 """A few predictions on one picture: frames with the true box (green) and the predicted one (orange), both intervals.
 
-    python -m evaluation.contact_sheet --annotations outputs/demo/videos/test.jsonl \
-        --predictions outputs/demo/predictions.jsonl --out outputs/demo/contact_sheet.png
+    python -m evaluation.contact_sheet --annotations outputs/demo/videos/heldout.jsonl \
+        --predictions outputs/demo/eval_grpo/predictions.jsonl --out outputs/demo/contact_sheet.png
 
 Samples are drawn at random with a seed, not chosen.
 """

@@ -1,7 +1,7 @@
 """A video with the true tube (green) and the predicted one (orange), the sentence, and both intervals as a timeline.
 
-    python -m evaluation.draw --annotations outputs/demo/videos/test.jsonl --predictions outputs/demo/predictions.jsonl \
-        --out outputs/demo/annotated
+    python -m evaluation.draw --annotations outputs/demo/videos/heldout.jsonl \
+        --predictions outputs/demo/eval_grpo/predictions.jsonl --out outputs/demo/annotated
 """
 
 import argparse

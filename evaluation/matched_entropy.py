@@ -2,8 +2,8 @@
 
     python -m evaluation.matched_entropy --config configs/demo/matched_entropy.yaml
 
-The refined policy is sampled at the config's temperature. The reference is sampled at the temperature at which its answers have
-the same mean entropy per token, found by bisection. Both are scored, sample by sample.
+The refined policy is sampled at the config's temperature. The reference is sampled at the temperature at which its
+answers have the same mean entropy per token, found by bisection. Both are scored, sample by sample.
 """
 
 import json

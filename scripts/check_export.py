@@ -1,6 +1,6 @@
 """Ask an export one question in a clean process, without this repository on its path, and compare with a prediction.
 
-    python -m scripts.check_export --export outputs/demo/export --annotations outputs/demo/videos/test.jsonl \
+    python -m scripts.check_export --export outputs/demo/export --annotations outputs/demo/videos/heldout.jsonl \
         --predictions outputs/demo/eval_grpo/predictions.jsonl
 
 Fails where text or boxes differ.

@@ -2,8 +2,9 @@
 
     python -m scripts.demo_seeds --seeds 0 1 2 --out outputs/demo_seeds --results docs/results/demo
 
-Writes {results}.md and {results}.json, and the first seed's pictures beside them. A seed draws the backbone's weights, the order of samples, the annotators'
-errors and the rollouts; videos are the same for all. Started again, finished stages are skipped.
+Writes {results}.md and {results}.json, and the first seed's pictures beside them. A seed draws the backbone's weights,
+the order of samples, the annotators' errors and the rollouts; videos are the same for all. Started again, finished
+stages are skipped.
 """
 
 import argparse
