@@ -25,6 +25,7 @@ from evaluation.predict import read_predictions
 from scripts.demo import Stage, grpo_stages, run_once, stages
 from scripts.demo_summary import (
     COLUMNS,
+    DIFFERENCES,
     HELD_OUT,
     ROWS,
     difference_cells,
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=Path, default=Path("configs/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--compare", type=int, nargs="*", help="seeds to compare ways of GRPO for; all by default")
     parser.add_argument("--out", type=Path, default=Path("outputs/demo_seeds"))
     parser.add_argument("--data", type=Path, help="folder of the videos; that of the first seed's demo by default")
     parser.add_argument("--results", type=Path, required=True, help="path without its ending")
@@ -55,32 +57,36 @@ def main() -> None:
     quiet_environment()
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
     data = arguments.data or folders[0]
-    results = {
-        str(seed): run_seed(arguments.configs, folder, data, seed)
-        for seed, folder in zip(arguments.seeds, folders, strict=True)
-    }
+    compared = arguments.seeds if arguments.compare is None else arguments.compare
+    results = {}
+    for seed, folder in zip(arguments.seeds, folders, strict=True):
+        results[str(seed)] = run_demo(arguments.configs, folder, data, seed)
+        if seed in compared:
+            results[str(seed)] |= run_comparisons(arguments.configs, folder, data, seed)
     record = run_record("scripts.demo_seeds", folders) | {"seeds": results}
     publish(folders[0], arguments.results, record, markdown(record))
 
 
-def run_seed(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
-    """The demo, the other ways to train the decoder, and matched entropy. -> everything that is reported of a seed."""
+def run_demo(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
+    """The stages of the demo. -> its summary."""
     out.mkdir(parents=True, exist_ok=True)
-    record = out / "stages.json"
-    demo = [run_once(stage, record) for stage in stages(configs, out, data=data, seed=seed)]
+    seconds = [run_once(stage, out / "stages.json") for stage in stages(configs, out, data=data, seed=seed)]
+    return {"summary": write_summary(out, data=data, minutes=sum(seconds) / 60)}
+
+
+def run_comparisons(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
+    """GRPO from the same supervised checkpoint with every `decoder_update`; GRPO and SFT at equal entropy."""
     ours = load_config(RFTConfig, configs / "rft.yaml").objective.decoder_update
-    others = [update for update in get_args(DecoderUpdate) if update != ours]
-    for update in others:
-        for stage in grpo_stages(configs, out, data=data, seed=seed, update=update):
-            run_once(stage, record)
+    suffixes = {update: "" if update == ours else f"_{update}" for update in get_args(DecoderUpdate)}
+    for update, suffix in suffixes.items():
+        for stage in grpo_stages(configs, out, data=data, seed=seed, update=update) if suffix else []:
+            run_once(stage, out / "stages.json")
     entropy = ("--config", str(configs / "matched_entropy.yaml"), f"data.source.root={data}/videos",
                f"reference={out}/sft/checkpoint", f"refined={out}/rft/checkpoint", f"out={out}/entropy")  # fmt: skip
-    run_once(Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), entropy), record)
+    run_once(Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), entropy), out / "stages.json")
     samples = [sample for sample in read_samples(data / "videos" / HELD_OUT) if sample.task == "stvg"]
     return {
-        "summary": write_summary(out, data=data, minutes=sum(demo) / 60),
-        "updates": {ours: compare_update(out, samples, "")}
-        | {update: compare_update(out, samples, f"_{update}") for update in others},
+        "updates": {update: compare_update(out, samples, suffix) for update, suffix in suffixes.items()},
         "matched_entropy": json.loads((out / "entropy" / "matched_entropy.json").read_text()),
     }
 
@@ -119,7 +125,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "answers; 95 % bootstrap intervals over sentences.",
         markdown_table("seed", values),
         "## Paired differences",
-        "Of each seed with its interval; of all seeds the mean, lowest and highest.",
+        "Of each seed with its interval; of the seeds together the mean, lowest and highest.",
         markdown_table("seed", difference_rows(seeds)),
         "## The signal within groups",
         "Mean over the first and the last ten steps, on sampled answers.",
@@ -132,20 +138,22 @@ def difference_rows(seeds: Mapping[str, Any]) -> dict[str, list[str]]:
     """Every difference of every seed, and below them their means over seeds with the lowest and the highest."""
     differences = {seed: _differences(result) for seed, result in seeds.items()}
     rows = {f"{seed}: {title}": difference_cells(row) for seed, of in differences.items() for title, row in of.items()}
-    for title in next(iter(differences.values())):
-        columns = [[of[title][column]["mean"] for of in differences.values()] for column in COLUMNS]
+    for title in dict.fromkeys(title for of in differences.values() for title in of):
+        seen = [of[title] for of in differences.values() if title in of]
+        columns = [[row[column]["mean"] for row in seen] for column in COLUMNS]
         rows[f"all: {title}"] = [f"{np.mean(c):+.3f} ({min(c):+.3f} to {max(c):+.3f})" for c in columns]
     return rows
 
 
 def _differences(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    rows = {"SFT: right - wrong sentence": result["summary"]["sft_right_minus_wrong"]}
-    for update, entry in result["updates"].items():
+    rows = {title: result["summary"][key] for key, title in DIFFERENCES.items()}
+    for update, entry in result.get("updates", {}).items():
         rows[f"GRPO ({update}) - SFT"] = entry["minus_sft"]
         rows[f"GRPO ({update}): right - wrong sentence"] = entry["right_minus_wrong"]
-    temperature = result["matched_entropy"]["refined"]["temperature"]
-    title = f"GRPO sampled at temperature {temperature:g} - SFT sampled at the same entropy"
-    return rows | {title: result["matched_entropy"]["refined_minus_reference"]}
+    if matched := result.get("matched_entropy"):
+        title = f"GRPO sampled at temperature {matched['refined']['temperature']:g} - SFT sampled at the same entropy"
+        rows[title] = matched["refined_minus_reference"]
+    return rows
 
 
 def signal_rows(seeds: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -153,7 +161,7 @@ def signal_rows(seeds: Mapping[str, Any]) -> dict[str, list[str]]:
     return {
         f"{seed}: {update}": [" → ".join(f"{value:.3g}" for value in entry["signal"][name]) for name in SIGNALS]
         for seed, result in seeds.items()
-        for update, entry in result["updates"].items()
+        for update, entry in result.get("updates", {}).items()
     }
 
 
