@@ -71,7 +71,8 @@ def run_demo(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
     """The stages of the demo. -> its summary."""
     out.mkdir(parents=True, exist_ok=True)
     seconds = [run_once(stage, out / "stages.json") for stage in stages(configs, out, data=data, seed=seed)]
-    return {"summary": write_summary(out, data=data, minutes=sum(seconds) / 60)}
+    update = load_config(RFTConfig, configs / "rft.yaml").objective.decoder_update
+    return {"update": update, "summary": write_summary(out, data=data, minutes=sum(seconds) / 60)}
 
 
 def run_comparisons(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
@@ -141,12 +142,19 @@ def difference_rows(seeds: Mapping[str, Any]) -> dict[str, list[str]]:
     for title in dict.fromkeys(title for of in differences.values() for title in of):
         seen = [of[title] for of in differences.values() if title in of]
         columns = [[row[column]["mean"] for row in seen] for column in COLUMNS]
-        rows[f"all: {title}"] = [f"{np.mean(c):+.3f} ({min(c):+.3f} to {max(c):+.3f})" for c in columns]
+        if len(seen) > 1:
+            cells = [f"{np.mean(c):+.3f} ({min(c):+.3f} to {max(c):+.3f})" for c in columns]
+            rows[f"{len(seen)} seeds: {title}"] = cells
     return rows
 
 
 def _differences(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    rows = {title: result["summary"][key] for key, title in DIFFERENCES.items()}
+    summary, ours = result["summary"], result["update"]
+    rows = {
+        DIFFERENCES["sft_right_minus_wrong"]: summary["sft_right_minus_wrong"],
+        f"GRPO ({ours}) - SFT": summary["grpo_minus_sft"],
+        f"GRPO ({ours}): right - wrong sentence": summary["grpo_right_minus_wrong"],
+    }
     for update, entry in result.get("updates", {}).items():
         rows[f"GRPO ({update}) - SFT"] = entry["minus_sft"]
         rows[f"GRPO ({update}): right - wrong sentence"] = entry["right_minus_wrong"]

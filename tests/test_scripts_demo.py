@@ -67,6 +67,7 @@ def test_every_number_of_the_report_comes_from_the_record() -> None:
         "signal": shown | {"policy/entropy": [0.5, 0.3], "mismatch/mean": [0, 0]},
     }
     seed = {
+        "update": "pathwise",
         "summary": rows | {"sft_right_minus_wrong": _difference(0.125), "grpo_right_minus_wrong": _difference(0.1),
                            "grpo_minus_sft": _difference(0.03), "num_videos": 300, "minutes": 15.25},
         "updates": {"frozen": update, "pathwise": update},
@@ -76,15 +77,16 @@ def test_every_number_of_the_report_comes_from_the_record() -> None:
     }  # fmt: skip
     record = {
         "command": "python -m this", "hardware": "2 CPU cores", "packages": {"torch": "2.13.0", "av": "18"},
-        "commits": ["abc with changes"], "seeds": {"0": seed, "1": seed, "2": {"summary": seed["summary"]}},
+        "commits": ["abc with changes"], "seeds": {"0": seed, "1": seed, "2": {"update": "pathwise", "summary": seed["summary"]}},
     }  # fmt: skip
     lines = markdown(record).splitlines()
     assert sum("0.500 [0.490, 0.510]" in line for line in lines) == 3 * 5
     for title, cell in (
         ("1: SFT: right - wrong sentence", "+0.125 [+0.115, +0.135]"),
         ("0: GRPO (frozen) - SFT", "+0.040 [+0.030, +0.050]"),
-        ("all: GRPO (frozen) - SFT", "+0.040 (+0.040 to +0.040)"),
-        ("2: GRPO - SFT, paired", "+0.030 [+0.020, +0.040]"),
+        ("2 seeds: GRPO (frozen) - SFT", "+0.040 (+0.040 to +0.040)"),
+        ("2: GRPO (pathwise) - SFT", "+0.030 [+0.020, +0.040]"),
+        ("3 seeds: GRPO (pathwise) - SFT", "+0.037 (+0.030 to +0.040)"),
         ("0: GRPO (pathwise): right - wrong sentence", "+0.070 [+0.060, +0.080]"),
         ("1: GRPO sampled at temperature 0.6 - SFT sampled at the same entropy", "-0.020 [-0.030, -0.010]"),
     ):
