@@ -135,8 +135,11 @@ def hidden_states(
     queries_BKD = queries_KD.to(embeds_BLD.dtype).expand(len(embeds_BLD), -1, -1)
     embeds_BLD = embeds_BLD.masked_scatter(query_mask[..., None], queries_BKD)
     is_grouped = len(vision.merged) < len(embeds_BLD) and not mllm.is_gradient_checkpointing
-    run = _layers_once_per_prompt if is_grouped else _layers
-    layers = run(mllm, batch, vision, embeds_BLD, _positions(mllm, batch, per_row.grid_V3))
+    positions_3BL = _positions(mllm, batch, per_row.grid_V3)
+    if is_grouped:
+        layers = _layers_once_per_prompt(mllm, batch, vision, embeds_BLD, positions_3BL)
+    else:
+        layers = _layers(mllm, batch, per_row, embeds_BLD, positions_3BL)
     # Entry 0 is the embedding, so layer l's output is entry l + 1.
     tapped = [layers(layer + 1)[query_mask].unflatten(0, (-1, len(queries_KD))) for layer in taps]
     frames = layers(len(decoder_layers(mllm)) // 2)[is_vision_BL].split([len(cells) for cells in per_row.merged])
@@ -155,7 +158,7 @@ Layers = Callable[[int], Tensor]
 def _layers(
     mllm: Qwen3VLForConditionalGeneration,
     batch: dict[str, Tensor],
-    vision: VisionFeatures,
+    per_row: VisionFeatures,
     embeds_BLD: Tensor,
     positions_3BL: Tensor,
 ) -> Layers:
@@ -165,7 +168,7 @@ def _layers(
         attention_mask=batch["attention_mask"],
         position_ids=positions_3BL,
         visual_pos_masks=batch["mm_token_type_ids"] > 0,
-        deepstack_visual_embeds=[torch.cat(layer) for layer in vision.select(batch["vision_of_row"]).deepstack],
+        deepstack_visual_embeds=[torch.cat(layer) for layer in per_row.deepstack],
         use_cache=False,
         output_hidden_states=True,
     )

@@ -18,18 +18,14 @@ import numpy as np
 from configs.base import load_config
 from configs.rft import DecoderUpdate, RFTConfig
 from configs.run import quiet_environment, read_metrics, setup_logging
-from data.sources.jsonl import read_samples
-from data.types import GroundingSample
-from evaluation.metrics import paired_difference, score
-from evaluation.predict import read_predictions
 from scripts.demo import Stage, grpo_stages, run_once, stages
 from scripts.demo_summary import (
     COLUMNS,
     DIFFERENCES,
-    HELD_OUT,
     ROWS,
     difference_cells,
     markdown_table,
+    minus_sft,
     provenance,
     publish,
     run_record,
@@ -62,7 +58,8 @@ def main() -> None:
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         results[str(seed)] = run_demo(arguments.configs, folder, data, seed)
         if seed in compared:
-            results[str(seed)] |= run_comparisons(arguments.configs, folder, data, seed)
+            ours = results[str(seed)]["update"]
+            results[str(seed)] |= run_comparisons(arguments.configs, folder, data, seed, ours)
     record = run_record("scripts.demo_seeds", folders) | {"seeds": results}
     publish(folders[0], arguments.results, record, markdown(record))
 
@@ -75,9 +72,11 @@ def run_demo(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
     return {"update": update, "summary": write_summary(out, data=data, minutes=sum(seconds) / 60)}
 
 
-def run_comparisons(configs: Path, out: Path, data: Path, seed: int) -> dict[str, Any]:
-    """GRPO from the same supervised checkpoint with every `decoder_update`; GRPO and SFT at equal entropy."""
-    ours = load_config(RFTConfig, configs / "rft.yaml").objective.decoder_update
+def run_comparisons(configs: Path, out: Path, data: Path, seed: int, ours: str) -> dict[str, Any]:
+    """GRPO from the same supervised checkpoint with every `decoder_update`; GRPO and SFT at equal entropy.
+
+    ours: the update of the demo's own run, which is not run again.
+    """
     suffixes = {update: "" if update == ours else f"_{update}" for update in get_args(DecoderUpdate)}
     for update, suffix in suffixes.items():
         for stage in grpo_stages(configs, out, data=data, seed=seed, update=update) if suffix else []:
@@ -85,21 +84,16 @@ def run_comparisons(configs: Path, out: Path, data: Path, seed: int) -> dict[str
     entropy = ("--config", str(configs / "matched_entropy.yaml"), f"data.source.root={data}/videos",
                f"reference={out}/sft/checkpoint", f"refined={out}/rft/checkpoint", f"out={out}/entropy")  # fmt: skip
     run_once(Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), entropy), out / "stages.json")
-    samples = [sample for sample in read_samples(data / "videos" / HELD_OUT) if sample.task == "stvg"]
     return {
-        "updates": {update: compare_update(out, samples, suffix) for update, suffix in suffixes.items()},
+        "updates": {update: compare_update(out, data, suffix) for update, suffix in suffixes.items()},
         "matched_entropy": json.loads((out / "entropy" / "matched_entropy.json").read_text()),
     }
 
 
-def compare_update(out: Path, samples: Sequence[GroundingSample], suffix: str) -> dict[str, Any]:
+def compare_update(out: Path, data: Path, suffix: str) -> dict[str, Any]:
     """Greedy held-out answers after GRPO minus those before; what the rewards of the first and last steps were."""
-    after, before = (
-        score(samples, read_predictions(out / folder / "predictions.jsonl"))
-        for folder in (f"eval_grpo{suffix}", "eval_sft")
-    )
     return {
-        "minus_sft": paired_difference(after, before, num_resamples=2000, seed=0),
+        "minus_sft": minus_sft(out, data, f"grpo{suffix}"),
         "right_minus_wrong": json.loads((out / f"eval_grpo{suffix}" / "metrics.json").read_text())["right_minus_wrong"],
         "signal": signal(read_metrics(out / f"rft{suffix}" / "metrics.jsonl")),
     }

@@ -13,6 +13,7 @@ from typing import Any
 from configs.checkpoints import write_atomically
 from configs.run import environment_state
 from data.sources.jsonl import read_samples
+from data.types import GroundingSample
 from evaluation.metrics import paired_difference, score
 from evaluation.predict import read_predictions
 
@@ -38,10 +39,6 @@ COLUMNS = ("m_tIoU", "m_vIoU", "gt_vIoU", "parse_rate")
 def write_summary(out: Path, *, data: Path, minutes: float) -> dict[str, Any]:
     """summary.json, report.md, and the metrics of all stages in one metrics.jsonl."""
     metrics = {name: json.loads((out / f"eval_{name}" / "metrics.json").read_text()) for name in ("sft", "grpo")}
-    samples = [sample for sample in read_samples(data / "videos" / HELD_OUT) if sample.task == "stvg"]
-    scores = {
-        name: score(samples, read_predictions(out / f"eval_{name}" / "predictions.jsonl")) for name in ("sft", "grpo")
-    }
     summary = {
         "sft": metrics["sft"]["right_query"],
         "sft_wrong_query": metrics["sft"]["wrong_query"],
@@ -50,8 +47,8 @@ def write_summary(out: Path, *, data: Path, minutes: float) -> dict[str, Any]:
         "grpo_wrong_query": metrics["grpo"]["wrong_query"],
         "sft_right_minus_wrong": metrics["sft"]["right_minus_wrong"],
         "grpo_right_minus_wrong": metrics["grpo"]["right_minus_wrong"],
-        "grpo_minus_sft": paired_difference(scores["grpo"], scores["sft"], num_resamples=2000, seed=0),
-        "num_videos": len({sample.video_path for sample in samples}),
+        "grpo_minus_sft": minus_sft(out, data, "grpo"),
+        "num_videos": len({sample.video_path for sample in held_out_samples(data)}),
         "minutes": round(minutes, 2),
     }
     write_atomically(out / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -59,6 +56,20 @@ def write_summary(out: Path, *, data: Path, minutes: float) -> dict[str, Any]:
     runs = [(out / run / "metrics.jsonl").read_text() for run in ("sft_frames", "sft", "rft")]
     write_atomically(out / "metrics.jsonl", "".join(runs))
     return summary
+
+
+def held_out_samples(data: Path) -> list[GroundingSample]:
+    """What the demo is judged on."""
+    return [sample for sample in read_samples(data / "videos" / HELD_OUT) if sample.task == "stvg"]
+
+
+def minus_sft(out: Path, data: Path, name: str) -> dict[str, Any]:
+    """Paired differences of the greedy answers in `eval_{name}` and those after SFT."""
+    samples = held_out_samples(data)
+    after, before = (
+        score(samples, read_predictions(out / f"eval_{which}" / "predictions.jsonl")) for which in (name, "sft")
+    )
+    return paired_difference(after, before, num_resamples=2000, seed=0)
 
 
 def table(summary: Mapping[str, Any]) -> str:
