@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from configs.data import DataConfig, SyntheticSource
+from configs.data import DataConfig
 from configs.model import BridgeConfig, ModelConfig
+from configs.sources import SyntheticSource
 from data.collate import Batch, collate_inputs
 from data.dataset import PromptEncoder
 from data.encoding import text_ids
@@ -60,7 +61,7 @@ def build(folder: str, count: int) -> tuple[Any, Any]:
     """Two functions that run forward and backward and return the log-probs."""
     source = SyntheticSource(root=f"{folder}/videos", num_videos={"train": 1})
     synthetic.render(source, num_processes=1)
-    samples = synthetic.load(source, "train")
+    samples = synthetic.load(source, "train").samples
     make_tiny_backbone(samples, f"{folder}/backbone")
     data = DataConfig(source=source)
     bridge = BridgeConfig(width=96, num_layers=3, num_heads=4, ffn_width=384)

@@ -9,8 +9,9 @@ from collections import Counter
 
 from configs.base import load_config
 from configs.command_line import config_parser
-from configs.data import DataConfig, SyntheticSource
+from configs.data import DataConfig
 from configs.run import setup_logging
+from configs.sources import SyntheticSource
 from data.sources import load_samples
 from data.sources.synthetic import render
 

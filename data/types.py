@@ -5,6 +5,7 @@ the *clip* (the part of the video that the model is given), since that is what t
 """
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 Task = Literal["stvg", "temporal", "rec", "qa"]
 QueryType = Literal["declarative", "interrogative"]
 BoxPx = tuple[float, float, float, float]
+TICKS_PER_SEC = 1000
+"""Frames a second of a sample whose video nobody has looked at yet: annotations in seconds are exact to a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class FrameSpan:
 class GroundingSample:
     """One question about one clip, with its answer.
 
+    source: the annotation source it came from. width, height: of the video in pixels; 0 where the annotation does not say, which
+    only temporal and qa samples may leave open until the file has been looked at. Their clock is TICKS_PER_SEC then.
     stvg: `span` and `boxes_xyxy_px` (one per frame of the span, None where the annotation has no box).
-    temporal: `span`. rec: a clip of one frame, `span` equal to it, one box. qa: `options` and `choice`.
+    temporal: `span`, the interval that is trained on, and `windows_sec`, all annotated intervals in seconds of the clip, as they are
+    written (an end may lie past the clip). rec: a clip of one frame, `span` equal to it, one box. qa: `options` and `choice`.
     Without a span and boxes it is a question that nobody has answered yet: it can be asked, not trained on or scored.
     """
 
@@ -53,11 +59,18 @@ class GroundingSample:
     boxes_xyxy_px: tuple[BoxPx | None, ...] | None = None
     options: tuple[str, ...] = ()
     choice: str | None = None
+    windows_sec: tuple[tuple[float, float], ...] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
         problem = _problem(self)
         if problem:
             raise ValueError(f"sample {self.sample_id!r} ({self.task}): {problem}")
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether size and frame rate are the video's own, so that it can be read."""
+        return self.width > 0
 
     @property
     def duration_sec(self) -> float:
@@ -73,14 +86,25 @@ class GroundingSample:
 
 def _problem(sample: GroundingSample) -> str | None:
     """What is wrong with a sample, or None."""
+    return _question_problem(sample) or _answer_problem(sample)
+
+
+def _question_problem(sample: GroundingSample) -> str | None:
     if sample.task not in get_args(Task):
         return f"task {sample.task!r} is not one of {get_args(Task)}"
     if sample.query_type not in get_args(QueryType):
         return f"query_type {sample.query_type!r} is not one of {get_args(QueryType)}"
-    if not (0 < sample.fps < float("inf")) or sample.width <= 0 or sample.height <= 0:
+    smallest = 0 if sample.task in ("temporal", "qa") else 1
+    if not (0 < sample.fps < float("inf")) or min(sample.width, sample.height) < smallest:
         return f"expected positive fps, width, height, got {sample.fps}, {sample.width}, {sample.height}"
     if not sample.query.strip():
         return "the query is empty"
+    return None
+
+
+def _answer_problem(sample: GroundingSample) -> str | None:
+    if any(not 0 <= start < end < float("inf") for start, end in sample.windows_sec):
+        return f"expected windows of 0 <= start < end seconds, got {sample.windows_sec}"
     if sample.task == "qa":
         letters = [chr(ord("A") + i) for i in range(len(sample.options))]
         return None if sample.choice in letters else f"choice {sample.choice!r} is not one of {letters}"
@@ -101,7 +125,7 @@ def _problem(sample: GroundingSample) -> str | None:
 
 
 def _is_box(box: BoxPx) -> bool:
-    return len(box) == 4 and box[0] <= box[2] and box[1] <= box[3]
+    return len(box) == 4 and all(map(isfinite, box)) and box[0] <= box[2] and box[1] <= box[3]
 
 
 @dataclass(frozen=True)

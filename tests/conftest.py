@@ -18,10 +18,12 @@ import torch
 from runs import rft_run_config, run, sft_config, write_config
 from tiny import Tiny
 
-from configs.data import DataConfig, SyntheticSource, VideoConfig
+from configs.data import DataConfig
 from configs.model import BridgeConfig, ModelConfig
 from configs.rft import RFTConfig, RolloutConfig
 from configs.run import RunConfig
+from configs.sources import SyntheticSource
+from configs.video import VideoConfig
 from data.dataset import PromptEncoder
 from data.sources import synthetic
 from model.build import build_model, load_checkpoint, save_checkpoint
@@ -50,7 +52,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSource:
 def backbone(source: SyntheticSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3-VL checkpoint folder."""
     folder = tmp_path_factory.mktemp("backbone")
-    make_tiny_backbone(synthetic.load(source, "train"), folder)
+    make_tiny_backbone(synthetic.load(source, "train").samples, folder)
     return folder
 
 
@@ -77,7 +79,9 @@ def tiny(
     folder = tmp_path_factory.mktemp("checkpoint")
     save_checkpoint(model, processor, folder)
     loaded, processor = load_checkpoint(folder, dtype="float32")
-    return Tiny(folder, data, synthetic.load(source, "train"), loaded, processor, PromptEncoder(processor, data))
+    return Tiny(
+        folder, data, synthetic.load(source, "train").samples, loaded, processor, PromptEncoder(processor, data)
+    )
 
 
 @pytest.fixture()

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from configs.base import Config, ConfigError, load_config
-from configs.data import DataConfig, JsonlSource, SyntheticSource
+from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig, MatchedEntropyConfig
 from configs.rft import RFTConfig
 from configs.sft import SFTConfig
+from configs.sources import JsonlSource, SyntheticSource
 
 ROOT = Path(__file__).resolve().parent.parent
 SFT_TREE = {"run": {"out": "runs/x"}, "data": {"source": {"type": "synthetic", "root": "videos"}}}

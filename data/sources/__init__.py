@@ -1,13 +1,17 @@
-"""One annotation source per file: `load(config, split) -> list[GroundingSample]`. To add one, add a file and a line."""
+"""One annotation source per file: `load(config, split) -> Split`. To add one, add a file and a line."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from configs.data import DataConfig
+from data.annotations import AnnotationError, Split
 from data.sources import jsonl, synthetic, vidstg
 from data.types import GroundingSample
 
-SOURCES: dict[str, Callable[[Any, str], list[GroundingSample]]] = {
+logger = logging.getLogger("data.sources")
+
+SOURCES: dict[str, Callable[[Any, str], Split]] = {
     "synthetic": synthetic.load,
     "jsonl": jsonl.load,
     "vidstg": vidstg.load,
@@ -15,14 +19,22 @@ SOURCES: dict[str, Callable[[Any, str], list[GroundingSample]]] = {
 
 
 def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
-    """All samples of a split whose task has a positive weight. Raises AnnotationError when none is left."""
-    samples = SOURCES[config.source.type](config.source, split)
-    if unlabelled := [sample.sample_id for sample in samples if sample.task != "qa" and sample.span is None]:
-        raise jsonl.AnnotationError(f"split {split!r}: {len(unlabelled)} samples have no span, first {unlabelled[:3]}")
-    kept = [sample for sample in samples if config.tasks.get(sample.task, 0.0) > 0]
-    if not kept:
-        tasks = sorted({sample.task for sample in samples})
-        raise jsonl.AnnotationError(
-            f"{config.source.type}, split {split!r}: no sample of a task in {config.tasks}; its tasks are {tasks}"
+    """All samples of a split whose task has a positive weight, ready to be trained on or scored.
+
+    Raises AnnotationError when none is left, and for a record that cannot be used unless `bad_records` is "skip".
+    """
+    read = SOURCES[config.source.type](config.source, split)
+    if read.rejected:
+        if config.bad_records == "error":
+            raise read.rejected[0]
+        logger.warning(
+            "%s: %d of %d records left out, first: %s", split, len(read.rejected), read.num_records, read.rejected[0]
         )
+    origin = f"{config.source.type}, split {split!r}"
+    kept = [sample for sample in read.samples if config.tasks.get(sample.task, 0.0) > 0]
+    if not kept:
+        tasks = sorted({sample.task for sample in read.samples})
+        raise AnnotationError(origin, f"no sample of a task in {config.tasks}; its tasks are {tasks}")
+    if unlabelled := [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]:
+        raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
     return kept

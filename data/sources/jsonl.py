@@ -15,26 +15,32 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from configs.data import JsonlSource
+from configs.sources import JsonlSource
+from data.annotations import FieldError, Split, parse_json_line, read_text
 from data.types import FrameSpan, GroundingSample
 
 
-class AnnotationError(ValueError):
-    """An annotation file or record cannot be used; the message names the file, the record and what is expected."""
-
-
-def load(config: JsonlSource, split: str) -> list[GroundingSample]:
+def load(config: JsonlSource, split: str) -> Split:
     """All samples of a split."""
-    return read_samples(Path(config.root) / f"{split}.jsonl")
+    return read_split(Path(config.root) / f"{split}.jsonl")
+
+
+def read_split(path: Path) -> Split:
+    """Parse a file; relative video paths are resolved against its folder."""
+    split = Split()
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            with split.record(path, f"line {number}"):
+                split.add(_parse(line, path))
+    return split
 
 
 def read_samples(path: Path) -> list[GroundingSample]:
-    """Parse a file; relative video paths are resolved against its folder."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise AnnotationError(f"{path}: no such annotation file") from None
-    return [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    """The samples of a file in which every line has to be right. Raises AnnotationError."""
+    split = read_split(path)
+    if split.rejected:
+        raise split.rejected[0]
+    return split.samples
 
 
 def write_samples(path: Path, samples: Iterable[GroundingSample]) -> None:
@@ -53,16 +59,12 @@ def _to_record(sample: GroundingSample, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _parse(line: str, path: Path, number: int) -> GroundingSample:
-    try:
-        record = json.loads(line)
-        unknown = set(record) - {field.name for field in fields(GroundingSample)}
-        if unknown:
-            raise ValueError(f"unknown fields {sorted(unknown)}")
-        return _from_record(record, path.parent)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"field {error} is missing" if isinstance(error, KeyError) else error
-        raise AnnotationError(f"{path}, line {number}: {reason}") from error
+def _parse(line: str, path: Path) -> GroundingSample:
+    record = parse_json_line(line)
+    unknown = set(record) - {field.name for field in fields(GroundingSample)}
+    if unknown:
+        raise FieldError(sorted(unknown)[0], "is not a field of a sample")
+    return _from_record(record, path.parent)
 
 
 def _from_record(record: dict[str, Any], folder: Path) -> GroundingSample:
@@ -75,5 +77,6 @@ def _from_record(record: dict[str, Any], folder: Path) -> GroundingSample:
         "span": FrameSpan(*record["span"]) if record.get("span") else None,
         "boxes_xyxy_px": None if boxes is None else tuple(None if box is None else tuple(box) for box in boxes),
         "options": tuple(record.get("options", ())),
+        "windows_sec": tuple((start, end) for start, end in record.get("windows_sec", ())),
     }
     return GroundingSample(**values)

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from configs.base import ConfigError
 from configs.checkpoints import write_atomically
-from configs.data import SyntheticSource
-from data.sources.jsonl import AnnotationError, read_samples, write_samples
+from configs.sources import SyntheticSource
+from data.annotations import AnnotationError, Split
+from data.sources.jsonl import read_split, write_samples
 from data.types import BoxPx, FrameSpan, GroundingSample
 from data.video import write_video
 
@@ -65,12 +66,12 @@ class Shape:
         return self.verb == "moves" or self.span.start <= frame < self.span.end
 
 
-def load(config: SyntheticSource, split: str) -> list[GroundingSample]:
+def load(config: SyntheticSource, split: str) -> Split:
     """Samples of a split that `render` wrote before."""
     path = Path(config.root) / f"{split}.jsonl"
     if not path.exists():
-        raise AnnotationError(f"{path}: not rendered yet; run python -m data.prepare with this config")
-    return read_samples(path)
+        raise AnnotationError(path, "not rendered yet; run python -m data.prepare with this config")
+    return read_split(path)
 
 
 def render(config: SyntheticSource, *, num_processes: int = 2) -> None:

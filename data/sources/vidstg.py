@@ -16,33 +16,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.data import VidstgSource
-from data.sources.jsonl import AnnotationError
+from configs.sources import VidstgSource
+from data.annotations import AnnotationError, Split, read_json
 from data.types import BoxPx, FrameSpan, GroundingSample
 
 
-def load(config: VidstgSource, split: str) -> list[GroundingSample]:
-    """All sentences of a split ("train", "val" or "test"); a record without its track file is an error."""
+def load(config: VidstgSource, split: str) -> Split:
+    """All sentences of a split ("train", "val" or "test")."""
     path = Path(config.annotations) / f"{split}_annotations.json"
-    try:
-        records = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise AnnotationError(f"{path}: no such annotation file") from None
     track_files = {file.stem: file for file in Path(config.tracks).glob("*/*/*.json")}
-    samples, cached = [], ("", {})
-    for index, record in enumerate(records):
-        if cached[0] != record["vid"]:
-            cached = (record["vid"], _read_tracks(config.tracks, track_files, record["vid"]))
-        try:
-            samples += _samples_of(record, cached[1], Path(config.videos), f"{split}-{index}")
-        except (ValueError, KeyError, IndexError) as error:
-            raise AnnotationError(f"{path}, record {index} (video {record['vid']}): {error!r}") from error
-    return samples
+    read, cached = Split(), ("", {})
+    for index, record in enumerate(read_json(path, list)):
+        with read.record(path, f"record {index}"):
+            if cached[0] != record["vid"]:
+                cached = (record["vid"], _read_tracks(config.tracks, track_files, record["vid"]))
+            for sample in _samples_of(record, cached[1], Path(config.videos), f"{split}-{index}"):
+                read.add(sample)
+    return read
 
 
 def _read_tracks(root: str, track_files: dict[str, Path], video_id: str) -> dict[str, Any]:
     if video_id not in track_files:
-        raise AnnotationError(f"{root}: expected training/*/{video_id}.json or validation/*/{video_id}.json")
+        raise AnnotationError(root, f"expected training/*/{video_id}.json or validation/*/{video_id}.json")
     return json.loads(track_files[video_id].read_text())
 
 
