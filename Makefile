@@ -1,6 +1,6 @@
 # Targets install what they need by themselves, with uv, into .venv.
 #   make setup            CPU build of vLLM;  make setup ACCEL=gpu  on a CUDA machine
-#   make demo | demo-full | test | check | bench
+#   make demo | demo-full | test | test-slow | check | bench
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ export VLLM_NO_USAGE_STATS := 1
 export DO_NOT_TRACK := 1
 export WANDB_MODE := offline
 
-.PHONY: setup demo demo-full test check bench requirements clean
+.PHONY: setup demo demo-full test test-slow check bench requirements clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 bench: setup
 	$(BIN)/python -m benchmarks.prompt_once

@@ -13,6 +13,7 @@ from rft.train import LOOPBACK_ONLY
 quiet_environment()
 os.environ |= LOOPBACK_ONLY
 
+import hypothesis
 import pytest
 import torch
 from runs import rft_run_config, run, sft_config, write_config
@@ -29,6 +30,11 @@ from data.sources import synthetic
 from model.build import build_model, load_checkpoint, save_checkpoint
 from model.grounding_model import GroundingModel
 from model.tiny_backbone import make_tiny_backbone
+
+
+# The same examples in every run: a failure is a change's, not a draw's.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
