@@ -31,7 +31,6 @@ from model.build import build_model, load_checkpoint, save_checkpoint
 from model.grounding_model import GroundingModel
 from model.tiny_backbone import make_tiny_backbone
 
-
 # The same examples in every run: a failure is a change's, not a draw's.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
