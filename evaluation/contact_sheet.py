@@ -21,7 +21,7 @@ from data.types import GroundingSample
 from data.video import READERS
 from evaluation.draw import BACKGROUND, GREEN, GREY, ORANGE, WHITE, draw_timeline, predicted_boxes
 from evaluation.metrics import score
-from evaluation.predict import Prediction, read_predictions
+from evaluation.predictions import Prediction, read_predictions
 
 logger = logging.getLogger("evaluation.contact_sheet")
 

@@ -20,7 +20,7 @@ from data.geometry import interpolate_tube
 from data.sources.jsonl import read_samples
 from data.types import BoxPx, GroundingSample
 from data.video import READERS, write_video
-from evaluation.predict import Prediction, read_predictions
+from evaluation.predictions import Prediction, read_predictions
 
 logger = logging.getLogger("evaluation.draw")
 

@@ -16,7 +16,7 @@ from data.answers import Answer, ParseFailure, SpanSec, parse_answer
 from data.geometry import box_iou, gt_tube_iou, normalize_boxes, span_iou
 from data.tubes import TubeBatch, tube_batch
 from data.types import BoxPx, GroundingSample
-from evaluation.predict import Prediction
+from evaluation.predictions import Prediction
 
 THRESHOLDS = (0.3, 0.5)
 CHUNK = 256  # samples scored at a time: dense tubes are as long as the longest

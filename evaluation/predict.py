@@ -5,9 +5,8 @@ it gives boxes at the frames of the predicted interval. For the gt-conditioned m
 true interval are decoded too; nothing else sees them.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,12 @@ from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
+from evaluation.predictions import Prediction, prediction_line, read_predictions
 from model.answering import decode_boxes
 from model.backbone import generate
 from model.grounding_model import GroundingModel
 
 Generate = Callable[[list[EncodedPrompt]], list[list[int]]]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One answer. Frames are absolute; `span` is half-open; boxes are xyxy in pixels of the video.
-
-    failure: why the text is no answer ("" when it is one). boxes: inside the predicted span. boxes_in_true_span: for
-    the gt-conditioned metric only.
-    """
-
-    sample_id: str
-    query: str
-    text: str
-    failure: str
-    span: tuple[int, int] | None
-    boxes: dict[int, BoxPx]
-    boxes_in_true_span: dict[int, BoxPx]
 
 
 class Predictor:
@@ -140,7 +123,7 @@ def predict_all(
     with tqdm(total=len(samples), initial=done, desc=title, unit="sample") as bar, aside.open("a") as stream:
         for start in range(done, len(samples), batch_size):
             predictions = predictor(samples[start : start + batch_size])
-            stream.writelines(json.dumps(asdict(prediction)) + "\n" for prediction in predictions)
+            stream.writelines(map(prediction_line, predictions))
             stream.flush()
             bar.update(len(predictions))
     aside.rename(path)
@@ -158,18 +141,3 @@ def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list
         others = [query for query in queries if query != sample.query]
         wrong.append(replace(sample, query=str(rng.choice(others))))
     return wrong
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """One JSON object a line, as `predict_all` writes them."""
-    return [_from_record(json.loads(line)) for line in path.read_text().splitlines()]
-
-
-def _from_record(record: dict[str, Any]) -> Prediction:
-    def boxes(key: str) -> dict[int, BoxPx]:
-        return {int(frame): tuple(box) for frame, box in record[key].items()}  # type: ignore[misc]
-
-    span = record["span"] and tuple(record["span"])
-    return Prediction(
-        **{**record, "span": span, "boxes": boxes("boxes"), "boxes_in_true_span": boxes("boxes_in_true_span")}
-    )

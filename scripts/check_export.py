@@ -16,7 +16,7 @@ from pathlib import Path
 from configs.run import ROOT, setup_logging
 from data.frame_sampling import sample_frames
 from data.sources.jsonl import read_samples
-from evaluation.predict import read_predictions
+from evaluation.predictions import read_predictions
 
 logger = logging.getLogger("scripts.check_export")
 
