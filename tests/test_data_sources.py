@@ -296,7 +296,7 @@ RECORD: dict[str, Any] = {
         ({"task": "rec"}, "expected a clip of one frame"),
         ({"task": "qa", "choice": "C", "options": ["x", "y"]}, "choice 'C' is not one of"),
         ({"query": " "}, "the query is empty"),
-        ({"fps": 0.0}, "expected positive fps, width, height"),
+        ({"fps": 0.0}, "expected a positive fps"),
         ({"fps": "8"}, "not supported"),
     ],
 )
