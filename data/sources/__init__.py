@@ -6,7 +6,18 @@ from typing import Any
 
 from configs.data import DataConfig
 from data.annotations import AnnotationError, Split
-from data.sources import jsonl, synthetic, vidstg
+from data.sources import (
+    activitynet_captions,
+    charades_sta,
+    didemo,
+    jsonl,
+    nextgqa,
+    qvhighlights,
+    refcoco,
+    synthetic,
+    tacos,
+    vidstg,
+)
 from data.types import GroundingSample
 
 logger = logging.getLogger("data.sources")
@@ -15,6 +26,13 @@ SOURCES: dict[str, Callable[[Any, str], Split]] = {
     "synthetic": synthetic.load,
     "jsonl": jsonl.load,
     "vidstg": vidstg.load,
+    "charades_sta": charades_sta.load,
+    "activitynet_captions": activitynet_captions.load,
+    "qvhighlights": qvhighlights.load,
+    "didemo": didemo.load,
+    "tacos": tacos.load,
+    "nextgqa": nextgqa.load,
+    "refcoco": refcoco.load,
 }
 
 
