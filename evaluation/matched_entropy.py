@@ -24,7 +24,7 @@ from data.encoding import EncodedPrompt
 from data.sources import load_samples
 from data.types import GroundingSample
 from evaluation.metrics import Scores, paired_difference, score, summarize
-from evaluation.predict import Predictor, transformers_generate
+from evaluation.predictor import Predictor, transformers_generate
 from model.build import as_trained, load_checkpoint
 from model.grounding_model import GroundingModel
 

@@ -17,6 +17,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from configs.checkpoints import write_atomically
 from data.types import BoxPx, Task
 
+VIDEO_FAILURE, PROMPT_FAILURE = "video", "prompt"
+"""How the failure of a sample begins that the model was not asked about."""
+
 
 class PredictionError(ValueError):
     """A line of a predictions file cannot be used; the message names file, line, field and cause."""
@@ -33,10 +36,11 @@ class PredictionError(ValueError):
 class Prediction:
     """One answer. Frames are absolute; `span` is half-open; boxes are xyxy in pixels of the video.
 
-    failure: why there is no answer ("" when there is one). span: the answered interval in frames (stvg, temporal).
-    boxes: at sampled frames inside of it; of a rec sample, at its one frame. boxes_in_true_span: for the
-    gt-conditioned metric only. span_sec: the interval in seconds of the clip exactly as it was written, not rounded to
-    frames and not cut at the clip's end. choice: the letter of a qa answer.
+    failure: why there is no answer ("" when there is one): "grammar" or "reversed" (data/answers.py), "outside the
+    clip", "not an option", or, where the model was not asked, "video: <cause>" or "prompt: <cause>".
+    span: the answered interval in frames (stvg, temporal). boxes: at sampled frames inside of it; of a rec sample, at
+    its one frame. boxes_in_true_span: for the gt-conditioned metric only. span_sec: the interval in seconds of the clip
+    as it was written, neither rounded to frames nor cut at the clip's end. choice: the letter of a qa answer.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -75,6 +79,11 @@ def _parse(line: bytes, path: Path, number: int) -> Prediction:
         detail = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in detail["loc"])
         raise PredictionError(path, number, f"{f'field {place}: ' if place else ''}{detail['msg']}") from None
+
+
+def was_asked(prediction: Prediction) -> bool:
+    """Whether the model was asked: the video could be read and the prompt was not too long."""
+    return prediction.failure.partition(":")[0] not in (VIDEO_FAILURE, PROMPT_FAILURE)
 
 
 def prediction_line(prediction: Prediction) -> str:
