@@ -38,7 +38,7 @@ def load_config(
     """
     tree = _read_yaml(Path(path))
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     if section is None:
         return parse_config(schema, tree, origin=str(path))
     return parse_config(schema, tree.get(section, {}), origin=f"{path}, section {section}")
@@ -69,7 +69,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in a nested dict; the value is YAML. Raises ConfigError."""
     dotted, separator, value = override.partition("=")
     if not separator or not dotted:
         raise ConfigError(f"override {override!r}: expected key=value, for example optim.learning_rate=1e-5")

@@ -34,6 +34,10 @@ class AnnotationError(ValueError):
         return f"{', '.join(place)}: {self.cause}"
 
 
+class MissingFileError(AnnotationError):
+    """There is no annotation file of that split."""
+
+
 WHOLE = "(record)"
 """Where an error says which field, and it is the record as a whole."""
 
@@ -137,9 +141,13 @@ def _as_field_error(error: ValidationError) -> FieldError:
     return FieldError(place, f"{detail['msg']}, got {_repr.repr(detail.get('input'))}")
 
 
-def parse_raw(schema: type[R], record: Any) -> R:
-    """A published record, checked; inside `Split.record` its ValidationError becomes an AnnotationError."""
-    return schema.model_validate(record)
+def parse_raw(schema: type[R], record: Any, *, at: str = "") -> R:
+    """A published record, or the part of one that is `at` a field, checked. Raises FieldError."""
+    try:
+        return schema.model_validate(record)
+    except ValidationError as error:
+        found = _as_field_error(error)
+        raise FieldError(".".join(part for part in (at, found.field) if part), found.cause) from None
 
 
 def frame_span(field: str, start: int, end: int, *, within: FrameSpan | None = None) -> FrameSpan:
@@ -164,7 +172,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise AnnotationError(path, "no such annotation file") from None
+        raise MissingFileError(path, "no such annotation file") from None
     except IsADirectoryError:
         raise AnnotationError(path, "expected a file, found a folder") from None
     except OSError as error:
@@ -230,6 +238,13 @@ def parse_json_line(line: str | bytes) -> dict[str, Any]:
 def media_path(root: Path | str, relative: str, *, field: str = "video") -> str:
     """`root / relative`, which must stay inside of root. Raises FieldError."""
     pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or not relative.strip() or "\0" in relative:
+    if pure.is_absolute() or ".." in pure.parts or not relative.strip() or not _is_file_name(relative):
         raise FieldError(field, f"expected a path inside of the video folder, got {_repr.repr(relative)}")
     return str(Path(root) / relative)
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
