@@ -8,7 +8,7 @@ Only `sample_id` is required: a file of another system's answers can be scored t
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Prediction:
     span: the answered interval in frames (stvg, temporal). boxes: at sampled frames inside of it; of a rec sample, at
     its one frame. boxes_in_true_span: for the gt-conditioned metric only. span_sec: the interval in seconds of the clip
     as it was written, neither rounded to frames nor cut at the clip's end. choice: the letter of a qa answer.
+    windows_sec: several answers to a temporal sample as (start, end, score), for mAP; read from other systems' files.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -55,6 +56,7 @@ class Prediction:
     task: Task = "stvg"
     span_sec: tuple[float, float] | None = None
     choice: str | None = None
+    windows_sec: tuple[tuple[float, float, float], ...] = ()
 
 
 _LINE = TypeAdapter(Prediction)
@@ -62,14 +64,19 @@ _LINE = TypeAdapter(Prediction)
 
 def read_predictions(path: Path) -> list[Prediction]:
     """All lines of a file, in order. Raises PredictionError for a line that is none, or whose id was there before."""
-    predictions: dict[str, Prediction] = {}
+    return list(iter_predictions(path))
+
+
+def iter_predictions(path: Path) -> Iterator[Prediction]:
+    """`read_predictions` one at a time, for a file whose boxes are more than should be in memory at once."""
+    seen: set[str] = set()
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             prediction = _parse(line, path, number)
-            if prediction.sample_id in predictions:
+            if prediction.sample_id in seen:
                 raise PredictionError(path, number, f"sample_id {prediction.sample_id!r} is there twice")
-            predictions[prediction.sample_id] = prediction
-    return list(predictions.values())
+            seen.add(prediction.sample_id)
+            yield prediction
 
 
 def _parse(line: bytes, path: Path, number: int) -> Prediction:
