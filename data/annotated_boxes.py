@@ -6,8 +6,10 @@ x from the left and y from the top.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from data.types import BoxPx
+from data.annotations import Split
+from data.types import BoxPx, FrameSpan, GroundingSample
 
 
 def xywh_to_xyxy(box_xywh: BoxPx) -> BoxPx:
@@ -31,9 +33,11 @@ def clip_tube(
 ) -> tuple[tuple[BoxPx | None, ...], list[str]]:
     """Boxes of a tube (None: not annotated) inside of the image, and flags about the sample.
 
-    boxes_clipped: some were cut. impossible_boxes: some were none. missing_boxes: some were not annotated.
-    no_boxes: none is left.
+    boxes_clipped: some were cut. impossible_boxes: some were no box. missing_boxes: some of the frames were not
+    annotated. no_boxes: none is left, or there never was one.
     """
+    if not any(boxes_xyxy):
+        return tuple(boxes_xyxy), ["no_boxes"]
     kept = tuple(box and clip_box(box, width=width, height=height) for box in boxes_xyxy)
     flags = {
         "boxes_clipped": any(new is not None and new is not old for new, old in zip(kept, boxes_xyxy, strict=True)),
@@ -42,3 +46,11 @@ def clip_tube(
         "no_boxes": all(new is None for new in kept),
     }
     return kept, [name for name, holds in flags.items() if holds]
+
+
+def add_tube(
+    split: Split, question: GroundingSample, span: FrameSpan, boxes_xyxy: Sequence[BoxPx | None], *flags: str
+) -> None:
+    """Keep a question with its answer: one box per frame of the span. Raises FieldError, SampleError."""
+    boxes, box_flags = clip_tube(boxes_xyxy, width=question.width, height=question.height)
+    split.add(replace(question, span=span, boxes_xyxy_px=boxes), *flags, *box_flags)

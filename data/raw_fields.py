@@ -10,10 +10,10 @@ from pydantic import AfterValidator, Field
 
 from data.types import TICKS_PER_SEC
 
-MAX_FRAMES = 24 * 3600 * TICKS_PER_SEC
-"""Frames of a video, or ticks of one that is annotated in seconds: a day."""
-MAX_TUBE_FRAMES = 1_000_000
-"""Frames of a span that boxes are laid out for: 9 hours at 30 frames a second."""
+MAX_FRAMES = 2 * 3600 * 30
+"""Frames of a published video: two hours; boxes are laid out for each."""
+MAX_TICKS = 24 * 3600 * TICKS_PER_SEC
+"""Frames of the user's own video, or ticks of one that is annotated in seconds: a day."""
 MAX_SIDE_PX = 65_536
 MAX_COORDINATE_PX = 1e6
 """Boxes may leave the image, but not like this."""
@@ -38,5 +38,6 @@ SidePx = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 CoordinatePx = Annotated[float, Field(ge=-MAX_COORDINATE_PX, le=MAX_COORDINATE_PX)]
 FourPx = Annotated[tuple[CoordinatePx, CoordinatePx, CoordinatePx, CoordinatePx], Field(strict=False)]
 """xywh or xyxy: the source says which."""
-FramePair = Annotated[tuple[FrameIndex, FrameIndex], Field(strict=False)]
+TickIndex = Annotated[int, Field(ge=0, le=MAX_TICKS)]
+TickPair = Annotated[tuple[TickIndex, TickIndex], Field(strict=False)]
 SecondsPair = Annotated[tuple[float, float], Field(strict=False)]
