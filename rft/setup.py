@@ -13,7 +13,7 @@ from transformers import get_scheduler
 
 from configs.rft import RFTConfig
 from data.dataset import PromptEncoder
-from data.mixture import draw_order
+from data.mixture import draw_order, sample_groups
 from data.sources import load_samples
 from data.types import GroundingSample
 from evaluation.vllm_engine import SamplingArgs
@@ -99,6 +99,6 @@ def prompts_of_steps(
     samples = load_samples(config.data, config.data.train_split)
     size, world = config.rollout.prompts_per_step, accelerator.num_processes
     total = config.max_steps * size * world
-    order = draw_order(samples, config.data.tasks, total=total, seed=config.run.seed)
+    order = draw_order(sample_groups(samples, config.data), total=total, seed=config.run.seed)
     for rows in order.reshape(config.max_steps, world, size)[first_step:, accelerator.process_index]:
         yield [samples[index] for index in rows]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from configs.data import DataConfig
+from configs.sources import MixtureSource
 from data.annotations import AnnotationError, Split
 from data.sources import (
     activitynet_captions,
@@ -12,6 +13,7 @@ from data.sources import (
     didemo,
     hcstvg,
     jsonl,
+    mixture,
     nextgqa,
     qvhighlights,
     refcoco,
@@ -44,7 +46,7 @@ def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
 
     Raises AnnotationError when none is left, and for a record that cannot be used unless `bad_records` is "skip".
     """
-    read = SOURCES[config.source.type](config.source, split)
+    read = _read(config, split)
     if read.rejected:
         if config.bad_records == "error":
             raise read.rejected[0]
@@ -59,3 +61,9 @@ def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
     if unlabelled := [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
     return kept
+
+
+def _read(config: DataConfig, split: str) -> Split:
+    if isinstance(config.source, MixtureSource):
+        return mixture.load(config.source, split, tasks=config.tasks, loaders=SOURCES)
+    return SOURCES[config.source.type](config.source, split)
