@@ -7,17 +7,20 @@ Shapes: B samples, N boxes of all samples together, F frames of the true span (c
 clips are half-open frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from data.geometry import interpolate_tube
 from data.ragged_boxes import FAR, RaggedBoxes, ragged_boxes
-from data.types import BoxPx, FrameSpan
+from data.tubes import normalized, true_boxes, true_spans
+from data.types import BoxPx, FrameSpan, GroundingSample
+from evaluation.predictions import Prediction
 
 Span = FrameSpan | tuple[int, int]
 
@@ -92,6 +95,57 @@ def _interpolated(boxes: RaggedBoxes, boxes_N4: Tensor, frames_BF: Tensor) -> tu
     times_BT = boxes.pad(torch.from_numpy(boxes.frame_N).to(boxes_N4.dtype), fill=FAR)
     valid_BT = times_BT < FAR
     return interpolate_tube(boxes.pad(boxes_N4), times_BT, valid_BT, frames_BF), valid_BT.any(dim=1)
+
+
+def pairs_of(
+    samples: Sequence[GroundingSample],
+    predictions: Sequence[Prediction],
+    pred_span_B2: Tensor,
+    *,
+    clip_to_image: bool,
+    is_hcstvg: Sequence[bool],
+) -> TubePairs:
+    """Predictions beside the truth of their samples.
+
+    clip_to_image: boxes in [0, 1], clipped to the image, in float32, as rewards have them; otherwise pixels as they are
+    written, in float64, and F one larger than the longest true span. A predicted span between two sampled frames has
+    the box of the nearest one (data.frame_sampling.frames_in_span), which then stands at its start.
+    """
+    truth, has_box_N = true_boxes(samples)
+    predicted = _nearest_into_span(ragged_boxes([prediction.boxes for prediction in predictions]), pred_span_B2)
+    conditioned = ragged_boxes([prediction.boxes_in_true_span for prediction in predictions])
+
+    def coordinates(boxes: RaggedBoxes) -> Tensor:
+        return normalized(boxes, samples) if clip_to_image else torch.from_numpy(boxes.boxes_N4)
+
+    gt_boxes_BF4, gt_has_box_BF = truth.pad(coordinates(truth)), truth.pad(torch.from_numpy(has_box_N))
+    if not clip_to_image:
+        gt_boxes_BF4, gt_has_box_BF = pad(gt_boxes_BF4, (0, 0, 0, 1)), pad(gt_has_box_BF, (0, 1))
+    dtype = gt_boxes_BF4.dtype
+    return tube_pairs(
+        gt_span_B2=true_spans(samples).to(dtype),
+        gt_boxes_BF4=gt_boxes_BF4,
+        gt_has_box_BF=gt_has_box_BF,
+        pred_span_B2=pred_span_B2.to(dtype),
+        pred_boxes=(predicted, coordinates(predicted)),
+        conditioned_boxes=(conditioned, coordinates(conditioned)),
+        clip_B2=torch.tensor([(sample.clip.start, sample.clip.end) for sample in samples], dtype=dtype),
+        fps_B=torch.tensor([sample.fps for sample in samples], dtype=torch.float64),
+        is_hcstvg_B=torch.tensor(is_hcstvg),
+    )
+
+
+def _nearest_into_span(boxes: RaggedBoxes, span_B2: Tensor) -> RaggedBoxes:
+    """Where boxes are there but none lies inside of the span, the one nearest to its middle is put at its start."""
+    inside_B = np.bincount(boxes.row_N[_inside_spans(boxes, span_B2)], minlength=boxes.num_rows)
+    all_B = np.bincount(boxes.row_N, minlength=boxes.num_rows)
+    start_B, end_B = span_B2.numpy().astype(np.int64).T
+    frame_N = boxes.frame_N.copy()
+    for row in np.flatnonzero((all_B > 0) & (inside_B == 0) & (start_B < end_B)):
+        own = np.flatnonzero(boxes.row_N == row)
+        middle = (start_B[row] + end_B[row] - 1) / 2
+        frame_N[own[np.abs(frame_N[own] - middle).argmin()]] = start_B[row]
+    return RaggedBoxes(boxes.row_N, frame_N, boxes.boxes_N4, boxes.num_rows)
 
 
 def pair_of_one(
