@@ -9,10 +9,10 @@ from data.annotations import AnnotationError, MissingFileError, read_text
 
 
 def only_file(folder: Path | str, names: Sequence[str]) -> Path:
-    """The one of these files that is in the folder. Raises AnnotationError where there is none, or a choice."""
+    """The one of these files that is in the folder. Raises MissingFileError; AnnotationError for a choice."""
     found = [name for name in names if (Path(folder) / name).is_file()]
     if not found:
-        raise MissingFileError(folder, f"expected one of {', '.join(names)}, found none")
+        raise MissingFileError(folder, f"expected one of {', '.join(names)}")
     if len(found) > 1:
         raise AnnotationError(folder, f"expected one of {', '.join(names)}, found {', '.join(found)}")
     return Path(folder) / found[0]

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from configs.sources import RefcocoSource
 from data.annotated_boxes import clip_box, xywh_to_xyxy
-from data.annotations import AnnotationError, FieldError, RawRecord, Split, media_path, parse_raw, read_json
+from data.annotations import AnnotationError, FieldError, MissingFileError, RawRecord, Split, media_path, parse_raw, read_json
 from data.raw_fields import FourPx, SidePx, Text
 from data.sources.files import only_file
 from data.sources.plain_pickle import read_plain_pickle
@@ -105,7 +105,7 @@ def _read_refer(path: Path, config: RefcocoSource, split_name: str) -> Split:
                     target = _target(parse_raw(Image, raw_image), parse_raw(Annotation, raw_box), ref.image_id)
                     _add_sentences(split, path, f"record {index}", ref, target, config)
     if not split.num_records:
-        raise AnnotationError(path, f"no record of split {split_name!r}")
+        raise MissingFileError(path, f"no record of split {split_name!r}")
     return split
 
 
