@@ -147,7 +147,9 @@ def parse_raw(schema: type[R], record: Any, *, at: str = "") -> R:
         return schema.model_validate(record)
     except ValidationError as error:
         found = _as_field_error(error)
-        raise FieldError(".".join(part for part in (at, found.field) if part), found.cause) from None
+        if at and found.field == WHOLE:
+            raise FieldError(at, found.cause) from None
+        raise FieldError(f"{at}.{found.field}" if at else found.field, found.cause) from None
 
 
 def frame_span(field: str, start: int, end: int, *, within: FrameSpan | None = None) -> FrameSpan:
