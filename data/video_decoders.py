@@ -67,7 +67,9 @@ def _decord_table(path: Path) -> FrameTable:
             name, table = container.format.name, read_table(path, container, video_stream(path, container))
     except av.FFmpegError as error:
         raise VideoDecodeError(path, f"decord: {error.strerror}") from error
-    if table is None or name not in DECORD_FORMATS:
+    if table is None:
+        raise VideoDecodeError(path, f"decord: presentation times are missing; {USE_PYAV}")
+    if name not in DECORD_FORMATS:
         raise VideoDecodeError(path, f"decord: finds wrong frames in {name} files; {USE_PYAV}")
     if table.has_hidden:
         raise VideoDecodeError(path, f"decord: counts frames that an edit list hides; {USE_PYAV}")
@@ -181,7 +183,7 @@ def read_image(path: Path, frame_idx_T: np.ndarray) -> Frames:
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or repr(error)).splitlines()[0]
-    return re.sub(r"^\[[\d:]+\] \S+: ", "", line)  # decord's clock and source line
+    return re.sub(r"\[[\d:]+\] \S+: ", "", line)  # decord's clock and source line
 
 
 def _or_image(read_video: VideoReader) -> VideoReader:
