@@ -17,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.sources import CharadesStaSource
-from data.annotations import AnnotationError, FieldError, RawRecord, Split, media_path, parse_raw, read_text
+from data.annotations import AnnotationError, FieldError, RawRecord, Split, parse_raw, read_text
 from data.raw_fields import SecondsPair, Text
 from data.sources.files import only_file, read_csv
 from data.sources.moments import Layout, read_moments
 from data.sources.seconds import MAX_SEC, Sentence, add_unprobed
+from data.sources.videos import VideoFolder
 from data.types import FrameSpan
 
 DURATION_UNKNOWN = "duration_unknown"
@@ -45,7 +46,8 @@ def load(config: CharadesStaSource, split: str) -> Split:
 
 
 def _read_lines(path: Path, config: CharadesStaSource, split_name: str) -> Split:
-    split, lengths = Split(), _Lengths(path.with_name(f"Charades_v1_{split_name}.csv"))
+    split, videos = Split(), VideoFolder(config.videos)
+    lengths = _Lengths(path.with_name(f"Charades_v1_{split_name}.csv"))
     for number, text in enumerate(read_text(path).split("\n"), start=1):
         if text.strip():
             with split.record(path, f"line {number}"):
@@ -58,7 +60,7 @@ def _read_lines(path: Path, config: CharadesStaSource, split_name: str) -> Split
                     field="interval",
                     sample_id=f"{config.type}-{split_name}-{number}",
                     query=line.sentence,
-                    video_path=media_path(config.videos, f"{line.video}.mp4"),
+                    video_path=videos.path_of(f"{line.video}.mp4", field="video"),
                     source=config.type,
                 )
                 if duration_sec is None:

@@ -10,8 +10,8 @@
 [1, 4] is 5 s to 25 s. The last chunk of a video is often shorter, and a longer video was shown up to 30 s: the clip is
 `5 * num_segments` seconds, of which the video file may have less. `windows_sec` has all annotators' intervals, equal
 ones too: the official score of an answer is the mean IoU with the three that fit it best (utils/eval.py, `eval_predictions`).
-The span that is trained on is the annotated interval that this score likes best, the earliest of equals; where three
-annotators agree it is theirs.
+The span that is trained on is the interval that most annotators gave; of equals the one that this score likes best, then
+the earliest (our choice).
 """
 
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Annotated
 from pydantic import Field
 
 from configs.sources import DidemoSource
-from data.annotations import FieldError, RawRecord, Split, media_path, parse_raw, read_json
+from data.annotations import FieldError, RawRecord, Split, parse_raw, read_json
 from data.raw_fields import Text
 from data.sources.seconds import Sentence, add_unprobed
+from data.sources.videos import VideoFolder
 
 CHUNK_SEC = 5
 Chunk = Annotated[int, Field(ge=0, le=5)]
@@ -43,7 +44,7 @@ class Description(RawRecord):
 def load(config: DidemoSource, split: str) -> Split:
     """All descriptions of a split. Raises AnnotationError."""
     path = Path(config.annotations) / f"{split}_data.json"
-    read = Split()
+    read, videos = Split(), VideoFolder(config.videos)
     for index, raw in enumerate(read_json(path, list)):
         with read.record(path, f"record {index}"):
             record = parse_raw(Description, raw)
@@ -56,7 +57,7 @@ def load(config: DidemoSource, split: str) -> Split:
                 field="times",
                 sample_id=f"{config.type}-{split}-{record.annotation_id}",
                 query=record.description,
-                video_path=media_path(config.videos, record.video),
+                video_path=videos.path_of(record.video, field="video"),
                 source=config.type,
             )
     return read
@@ -69,9 +70,12 @@ def _check_times(times: list[list[int]]) -> None:
 
 
 def consensus(times: list[list[int]]) -> int:
-    """Index of the annotators' interval with the best official score, the earliest of equals."""
-    order = sorted(range(len(times)), key=lambda i: (-official_score(times[i], times), times[i]))
-    return order[0]
+    """Index of the most frequent interval; of equals the one with the best official score, then the earliest."""
+
+    def preference(index: int) -> tuple[int, float, list[int]]:
+        return -times.count(times[index]), -official_score(times[index], times), times[index]
+
+    return min(range(len(times)), key=preference)
 
 
 def official_score(answer: list[int], times: list[list[int]]) -> float:

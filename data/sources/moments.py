@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from data.annotations import FieldError, RawRecord, Split, media_path, parse_raw, read_json_pairs
+from data.annotations import FieldError, RawRecord, Split, parse_raw, read_json_pairs
 from data.raw_fields import SecondsPair, Text
 from data.sources.seconds import DurationSec, Sentence, add_unprobed
+from data.sources.videos import VideoFolder
 
 
 class DescribedVideo(RawRecord):
@@ -61,7 +62,7 @@ class Layout:
 
 def read_moments(path: Path, layout: Layout, *, videos: str, split_name: str) -> Split:
     """All sentences of a file; ids are `{source}-{split}-{video}-{index of the sentence}`. Raises AnnotationError."""
-    split = Split()
+    split, folder = Split(), VideoFolder(videos)
     for name, raw in read_json_pairs(path):
         with split.record(path, name):
             video = parse_raw(layout.schema, raw)
@@ -77,7 +78,7 @@ def read_moments(path: Path, layout: Layout, *, videos: str, split_name: str) ->
                         field="timestamps",
                         sample_id=f"{layout.source}-{split_name}-{name}-{index}",
                         query=moment.sentences,
-                        video_path=media_path(videos, name + layout.suffix),
+                        video_path=folder.path_of(name + layout.suffix, field="video"),
                         source=layout.source,
                     )
     return split

@@ -12,8 +12,7 @@
         "glue": [[20.9, 22.7], [23.8, 26.0], ...], "answer": "(C)"}, ...]
 
 A sample is a qa sample: `options` without their letters, `choice` the letter of the right one, `windows_sec` the moments
-in seconds of the video, no span. The video is `{videos}/{video}`, with .mp4 where the name has no ending; the files lie in
-subfolders of VidOR, which the JSON form names and the table does not. Traps: the answer in the table is a text, which must
+in seconds of the video, no span. The video is `2435100235.mp4` in any sub-folder of `videos` (they are VidOR's). Traps: the answer in the table is a text, which must
 be among the options once; durations are rounded, so that a moment may end later, flagged "end_past_duration".
 """
 
@@ -24,10 +23,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from configs.sources import NextgqaSource
-from data.annotations import FieldError, RawRecord, Split, media_path, parse_raw, read_json
+from data.annotations import FieldError, RawRecord, Split, parse_raw, read_json
 from data.raw_fields import SecondsPair, Text
 from data.sources.files import only_file, read_csv
 from data.sources.seconds import DurationSec, Sentence, add_unprobed
+from data.sources.videos import VideoFolder
 
 LETTERED = re.compile(r"\(([A-Z])\)\s*(.*\S)\s*", re.DOTALL)
 Windows = Annotated[list[SecondsPair], Field(min_length=1)]
@@ -84,7 +84,7 @@ def load(config: NextgqaSource, split: str) -> Split:
 
 
 def _read_list(path: Path, config: NextgqaSource, split_name: str) -> Split:
-    split = Split()
+    split, videos = Split(), VideoFolder(config.videos)
     for index, raw in enumerate(read_json(path, list)):
         with split.record(path, f"record {index}"):
             record = parse_raw(Question, raw)
@@ -96,7 +96,9 @@ def _read_list(path: Path, config: NextgqaSource, split_name: str) -> Split:
                 field="glue",
                 sample_id=f"{config.type}-{split_name}-{Path(record.video).stem}-{record.id}",
                 query=record.question,
-                video_path=_video_path(config, record.video, "video"),
+                video_path=videos.path_of(
+                    record.video if Path(record.video).suffix else f"{record.video}.mp4", field="video"
+                ),
                 options=options,
                 choice=letter_in(record.answer, len(options)),
                 **_constant(config),
@@ -105,12 +107,13 @@ def _read_list(path: Path, config: NextgqaSource, split_name: str) -> Split:
 
 
 def _read_table(path: Path, config: NextgqaSource, split_name: str) -> Split:
-    split, moments_path = Split(), path.with_name(f"gsub_{split_name}.json")
-    moments = read_json(moments_path, dict)
+    moments_path = path.with_name(f"gsub_{split_name}.json")
+    split, videos, moments = Split(), VideoFolder(config.videos), read_json(moments_path, dict)
     for index, raw in enumerate(read_csv(path, Row.model_fields)):
         with split.record(path, f"record {index}"):
             row = parse_raw(Row, raw)
-            video_path, choice = _video_path(config, row.video_id, "video_id"), letter_of(row.answer, row.options)
+            video_path = videos.path_of(f"{row.video_id}.mp4", field="video_id")
+            choice = letter_of(row.answer, row.options)
             with split.part(moments_path, f"{row.video_id}, question {row.qid}"):
                 video = parse_raw(VideoMoments, moments[row.video_id])
                 add_unprobed(
@@ -156,10 +159,6 @@ def letter_of(answer: str, options: tuple[str, ...]) -> str:
 
 def _letter(index: int) -> str:
     return chr(ord("A") + index)
-
-
-def _video_path(config: NextgqaSource, video: str, field: str) -> str:
-    return media_path(config.videos, video if Path(video).suffix else f"{video}.mp4", field=field)
 
 
 def _constant(config: NextgqaSource) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import Annotated
 from pydantic import Field
 
 from configs.sources import QvhighlightsSource
-from data.annotations import RawRecord, Split, json_lines, media_path, parse_json_line, parse_raw
+from data.annotations import RawRecord, Split, json_lines, parse_json_line, parse_raw
 from data.raw_fields import SecondsPair, Text
 from data.sources.files import only_file
 from data.sources.seconds import DurationSec, Sentence, add_unprobed, longest
+from data.sources.videos import VideoFolder
 
 
 class Query(RawRecord):
@@ -34,7 +35,7 @@ class Query(RawRecord):
 def load(config: QvhighlightsSource, split: str) -> Split:
     """All queries of a split. Raises AnnotationError."""
     path = only_file(config.annotations, (f"highlight_{split}_release.jsonl", f"highlight_{split}.jsonl"))
-    read = Split()
+    read, videos = Split(), VideoFolder(config.videos)
     for name, line in json_lines(path):
         with read.record(path, name):
             query = parse_raw(Query, parse_json_line(line))
@@ -47,7 +48,7 @@ def load(config: QvhighlightsSource, split: str) -> Split:
                 field="relevant_windows",
                 sample_id=f"{config.type}-{split}-{query.qid}",
                 query=query.query,
-                video_path=media_path(config.videos, f"{query.vid}.mp4", field="vid"),
+                video_path=videos.path_of(f"{query.vid}.mp4", field="vid"),
                 source=config.type,
             )
     return read
