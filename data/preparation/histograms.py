@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from data.preparation.report import Measures
 
@@ -25,6 +23,10 @@ SHOWN_SHARE = 0.995
 
 def draw_histograms(path: Path, splits: Mapping[str, Measures], *, title: str) -> None:
     """Write the picture; the same numbers give the same bytes."""
+    # Imported here: the processes that look at videos import what this command imports.
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10, 6.2), layout="constrained", dpi=130)
         panels = figure.subplots(2, 2)
@@ -35,7 +37,7 @@ def draw_histograms(path: Path, splits: Mapping[str, Measures], *, title: str) -
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _draw_panel(axes: Axes, values: Mapping[str, np.ndarray], label: str, *, whole: bool) -> None:
+def _draw_panel(axes: Any, values: Mapping[str, np.ndarray], label: str, *, whole: bool) -> None:
     """Percent of each split's samples by bin, with the median named."""
     everything = np.concatenate([np.empty(0), *values.values()])
     axes.set_xlabel(label)
@@ -54,7 +56,7 @@ def _draw_panel(axes: Axes, values: Mapping[str, np.ndarray], label: str, *, who
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
-def _draw_split(axes: Axes, split: str, values_N: np.ndarray, edges: np.ndarray, colour: str) -> None:
+def _draw_split(axes: Any, split: str, values_N: np.ndarray, edges: np.ndarray, colour: str) -> None:
     if not len(values_N):
         return
     counts, _ = np.histogram(values_N, edges)

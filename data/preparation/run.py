@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from data.preparation.folder import REPORT, PreparedFolder
 from data.preparation.histograms import draw_histograms
 from data.preparation.markdown import report_markdown
 from data.preparation.report import measure, split_report
-from data.preparation.videos import Finding, jobs_of, look_at_all
+from data.preparation.videos import Finding, jobs_of, look_at_all, video_pool
 from data.sources import SOURCES
 
 logger = logging.getLogger("data.prepare")
@@ -55,7 +56,11 @@ def prepare(request: Request) -> None:
     if folder.claim(request.identity()):
         logger.info("%s: this command has finished before, nothing to do", folder.root / REPORT)
         return folder.clean()
-    splits = [split for split in _candidates(request) if _prepare_split(folder, request, split)]
+    candidates = _candidates(request)
+    with video_pool(request.num_processes) as pool:
+        splits = [split for split in candidates if _prepare_split(folder, request, split, pool)]
+    if absent := set(candidates) - set(splits):
+        logger.info("not there: %s", ", ".join(sorted(absent)))
     if not splits:
         place = getattr(request.source, "annotations", None) or getattr(request.source, "root", "")
         raise AnnotationError(place, f"no split named {', '.join(USUAL_SPLITS)}; name yours with --splits")
@@ -68,32 +73,32 @@ def _candidates(request: Request) -> Sequence[str]:
     return tuple(request.source.num_videos) if isinstance(request.source, SyntheticSource) else USUAL_SPLITS
 
 
-def _prepare_split(folder: PreparedFolder, request: Request, split: str) -> bool:
+def _prepare_split(folder: PreparedFolder, request: Request, split: str, pool: ProcessPoolExecutor) -> bool:
     """Whether the split is there; one that was only guessed need not be."""
     if folder.facts_path(split).exists():
         return True
     try:
-        logger.info("%s: reading annotations", split)
         read = SOURCES[request.type](request.source, split)
-    except MissingFileError as error:
+    except MissingFileError:
         if request.splits is not None:
             raise
-        logger.info("%s: not there (%s)", split, error)
         return False
-    found = _look(folder, request, split, read)
+    found = _look(folder, request, split, read, pool)
     samples, problems = settle(read.samples, found)
     folder.finish_split(split, samples, split_facts(read, found, problems))
     logger.info("%s: %d samples, %d records rejected", split, len(samples), len(read.rejected))
     return True
 
 
-def _look(folder: PreparedFolder, request: Request, split: str, read: Split) -> dict[str, Finding]:
+def _look(
+    folder: PreparedFolder, request: Request, split: str, read: Split, pool: ProcessPoolExecutor
+) -> dict[str, Finding]:
     if not request.has_videos:
         return {}
     return look_at_all(
         jobs_of(read.samples, decode=request.check_videos),
         chunk_path=lambda number: folder.chunk_path(split, number),
-        num_processes=request.num_processes,
+        pool=pool,
         desc=f"{split}: videos",
     )
 

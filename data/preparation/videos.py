@@ -94,23 +94,26 @@ def _decode(job: VideoJob, info: VideoInfo) -> None:
         open_reader(VideoConfig())(Path(job.path), np.array(sorted(frames)))
 
 
+def video_pool(num_processes: int) -> ProcessPoolExecutor:
+    """Processes to look at videos in, started with the first of them."""
+    # Spawned, not forked: a fork of a process whose threads hold locks hangs.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_end_with_parent)
+
+
 def look_at_all(
-    jobs: Sequence[VideoJob], *, chunk_path: Callable[[int], Path], num_processes: int, desc: str
+    jobs: Sequence[VideoJob], *, chunk_path: Callable[[int], Path], pool: ProcessPoolExecutor, desc: str
 ) -> dict[str, Finding]:
     """Findings by path. Finished chunks are read back from `chunk_path(number)`, the others looked at and kept."""
     found: dict[str, Finding] = {}
     chunks = [jobs[start : start + VIDEOS_PER_CHUNK] for start in range(0, len(jobs), VIDEOS_PER_CHUNK)]
-    # Spawned, not forked: a fork of a process whose threads hold locks hangs. Started on the first chunk to look at.
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(num_processes, mp_context=context, initializer=_end_with_parent) as pool,
-        tqdm(total=len(jobs), desc=desc, unit="video", disable=not jobs) as progress,
-    ):
+    with tqdm(total=len(jobs), desc=desc, unit="video", disable=not jobs) as progress:
         for number, chunk in enumerate(chunks):
             path = chunk_path(number)
             findings = _read_chunk(path, chunk)
             if findings is None:
-                findings = list(_advance(progress, pool.map(look_at, chunk)))
+                is_deep = any(job.probe for job in chunk)
+                findings = list(_advance(progress, (pool.map if is_deep else map)(look_at, chunk)))
                 write_atomically(path, json.dumps([asdict(finding) for finding in findings]))
             else:
                 progress.update(len(chunk))
