@@ -7,6 +7,7 @@ from typing import Any
 from configs.data import DataConfig
 from configs.sources import MixtureSource
 from data.annotations import AnnotationError, Split
+from data.probing import probe_samples
 from data.sources import (
     activitynet_captions,
     charades_sta,
@@ -15,6 +16,7 @@ from data.sources import (
     jsonl,
     mixture,
     nextgqa,
+    prepared,
     qvhighlights,
     refcoco,
     synthetic,
@@ -28,6 +30,7 @@ logger = logging.getLogger("data.sources")
 SOURCES: dict[str, Callable[[Any, str], Split]] = {
     "synthetic": synthetic.load,
     "jsonl": jsonl.load,
+    "prepared": prepared.load,
     "vidstg": vidstg.load,
     "hcstvg_v1": hcstvg.load_v1,
     "hcstvg_v2": hcstvg.load_v2,
@@ -44,7 +47,9 @@ SOURCES: dict[str, Callable[[Any, str], Split]] = {
 def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
     """All samples of a split whose task has a positive weight, ready to be trained on or scored.
 
-    Raises AnnotationError when none is left, and for a record that cannot be used unless `bad_records` is "skip".
+    Samples annotated in seconds are put on the clock of their videos, which are read through for it unless a source
+    `prepared` holds what they gave. Raises AnnotationError when none is left, and for a record, or a video looked at so,
+    that cannot be used unless `bad_records` is "skip".
     """
     read = _read(config, split)
     if read.rejected:
@@ -60,7 +65,17 @@ def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
         raise AnnotationError(origin, f"no sample of a task in {config.tasks}; its tasks are {tasks}")
     if unlabelled := [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
-    return kept
+    return _probed(config, split, kept)
+
+
+def _probed(config: DataConfig, split: str, samples: list[GroundingSample]) -> list[GroundingSample]:
+    """Samples annotated in seconds, on the clock of their videos."""
+    probed, errors = probe_samples(samples)
+    if errors:
+        if config.bad_records == "error" or not probed:
+            raise errors[0]
+        logger.warning("%s: %d samples left out for their videos, first: %s", split, len(errors), errors[0])
+    return probed
 
 
 def _read(config: DataConfig, split: str) -> Split:
