@@ -172,6 +172,13 @@ def test_qvhighlights_keeps_every_window_and_trains_on_the_longest(tmp_path: Pat
     assert three.span == FrameSpan(20000, 44000), "of the two that are 24 s, the first"
 
 
+def test_the_same_question_twice_is_kept_and_flagged(tmp_path: Path):
+    lines = "".join(f"{json.dumps({**QVHIGHLIGHTS, 'qid': qid})}\n" for qid in (1, 2))
+    (tmp_path / "highlight_val_release.jsonl").write_text(lines)
+    split = load(QvhighlightsSource(annotations=str(tmp_path)), "val")
+    assert len(split.samples) == 2 and split.flags == {"duplicate": ["qvhighlights-val-2"]}
+
+
 def test_qvhighlights_test_split_has_no_answers(tmp_path: Path):
     hidden = {key: QVHIGHLIGHTS[key] for key in ("qid", "query", "duration", "vid")}
     (tmp_path / "highlight_test_release.jsonl").write_text(json.dumps(hidden))

@@ -66,6 +66,7 @@ def _read_lines(path: Path, config: CharadesStaSource, split_name: str) -> Split
                 if duration_sec is None:
                     split.flags[DURATION_UNKNOWN].append(sample.sample_id)
     _end_clips_with_their_video(split)
+    split.flag_duplicates()
     return split
 
 

@@ -60,6 +60,7 @@ def load(config: DidemoSource, split: str) -> Split:
                 video_path=videos.path_of(record.video, field="video"),
                 source=config.type,
             )
+    read.flag_duplicates()
     return read
 
 

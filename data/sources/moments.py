@@ -81,6 +81,7 @@ def read_moments(path: Path, layout: Layout, *, videos: str, split_name: str) ->
                         video_path=folder.path_of(name + layout.suffix, field="video"),
                         source=layout.source,
                     )
+    split.flag_duplicates()
     return split
 
 

@@ -51,4 +51,5 @@ def load(config: QvhighlightsSource, split: str) -> Split:
                 video_path=videos.path_of(f"{query.vid}.mp4", field="vid"),
                 source=config.type,
             )
+    read.flag_duplicates()
     return read
