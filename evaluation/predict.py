@@ -70,7 +70,8 @@ def predict(config: EvaluationConfig) -> Predicted:
     from data.sources import load_samples
 
     out = Path(config.out)
-    samples = load_samples(config.data, config.split)[: config.max_samples]
+    # A video that is missing is a failed answer, not a sample fewer: the predictor looks at each when it asks.
+    samples = load_samples(config.data, config.split, probe=False)[: config.max_samples]
     asked = {PREDICTIONS: samples}
     if config.wrong_query:
         asked[WRONG_QUERY_PREDICTIONS] = with_wrong_queries(samples, seed=config.seed)
@@ -106,7 +107,7 @@ class AnswersInTwoSteps(Protocol):
 
     def encode(self, samples: Sequence[GroundingSample], /) -> list: ...
 
-    def answer(self, samples: Sequence[GroundingSample], prompts: list, /) -> list[Prediction]: ...
+    def answer(self, samples: Sequence[GroundingSample], questions: list, /) -> list[Prediction]: ...
 
 
 def predict_all(
@@ -123,8 +124,8 @@ def predict_all(
     done = _keep_whole_batches(aside, batch_size)
     batches = [samples[start : start + batch_size] for start in range(done, len(samples), batch_size)]
     with tqdm(total=len(samples), initial=done, desc=title, unit="sample") as bar, aside.open("a") as stream:
-        for batch, prompts in one_ahead(predictor.encode, batches):
-            predictions = predictor.answer(batch, prompts)
+        for batch, questions in one_ahead(predictor.encode, batches):
+            predictions = predictor.answer(batch, questions)
             stream.writelines(map(prediction_line, predictions))
             stream.flush()
             bar.update(len(predictions))

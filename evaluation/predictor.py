@@ -8,7 +8,8 @@ A sample whose video cannot be read, or whose prompt is too long, gets a predict
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from data.answers import Answer, Choice, InBox, ParseFailure, SpanSec, parse_ans
 from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
+from data.probing import on_clock_of, probe_video
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
 from data.video import VideoDecodeError
@@ -31,6 +33,14 @@ from model.build import as_trained, load_checkpoint
 from model.grounding_model import MLLM_FOLDER, GroundingModel
 
 Generate = Callable[[list[EncodedPrompt]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the model is asked. sample: on the clock of its video, also where its annotation was in seconds alone."""
+
+    sample: GroundingSample
+    prompt: EncodedPrompt
 
 
 @dataclass(frozen=True)
@@ -61,31 +71,30 @@ class Predictor:
         """One prediction for each sample."""
         return self.answer(samples, self.encode(samples))
 
-    def encode(self, samples: Sequence[GroundingSample]) -> list[EncodedPrompt | Unasked]:
+    def encode(self, samples: Sequence[GroundingSample]) -> list[Question | Unasked]:
         """Read the videos and write the prompts; needs no model, so it may run in another thread than `answer`."""
         return [self._encode(sample) for sample in samples]
 
-    def _encode(self, sample: GroundingSample) -> EncodedPrompt | Unasked:
+    def _encode(self, sample: GroundingSample) -> Question | Unasked:
         try:
+            sample = sample if sample.is_probed else _on_clock_of_its_video(sample)
             prompt = self.encoder(sample)
         except VideoDecodeError as error:
             return Unasked(f"{VIDEO_FAILURE}: {error.cause}")
         length = len(prompt.input_ids_L)
         if self.max_prompt_tokens is not None and length > self.max_prompt_tokens:
             return Unasked(f"{PROMPT_FAILURE}: {length} tokens, the engine takes {self.max_prompt_tokens}")
-        return prompt
+        return Question(sample, prompt)
 
-    def answer(
-        self, samples: Sequence[GroundingSample], prompts: Sequence[EncodedPrompt | Unasked]
-    ) -> list[Prediction]:
-        """One prediction for each sample; the model is asked about those that have a prompt."""
-        asked = [(s, p) for s, p in zip(samples, prompts, strict=True) if isinstance(p, EncodedPrompt)]
-        answered = iter(self._answer([s for s, _ in asked], [p for _, p in asked]) if asked else [])
+    def answer(self, samples: Sequence[GroundingSample], questions: Sequence[Question | Unasked]) -> list[Prediction]:
+        """One prediction for each sample; the model answers those that can be asked."""
+        asked = [question for question in questions if isinstance(question, Question)]
+        answered = iter(self._answer([q.sample for q in asked], [q.prompt for q in asked]) if asked else [])
         return [
-            Prediction(sample.sample_id, sample.query, failure=prompt.failure, task=sample.task)
-            if isinstance(prompt, Unasked)
+            Prediction(sample.sample_id, sample.query, failure=question.failure, task=sample.task)
+            if isinstance(question, Unasked)
             else next(answered)
-            for sample, prompt in zip(samples, prompts, strict=True)
+            for sample, question in zip(samples, questions, strict=True)
         ]
 
     def _answer(self, samples: list[GroundingSample], prompts: list[EncodedPrompt]) -> list[Prediction]:
@@ -118,6 +127,15 @@ class Predictor:
             for b, boxes_F4 in zip(rows, boxes_RF4, strict=True):
                 boxes_of_row[b] = boxes_F4
         return boxes_of_row
+
+
+def _on_clock_of_its_video(sample: GroundingSample) -> GroundingSample:
+    """Without its true span, which an answer does not need and which may lie past the file. Raises VideoDecodeError."""
+    return on_clock_of(replace(sample, span=None), _probe_video(sample.video_path))
+
+
+# Sentences about one video follow each other.
+_probe_video = lru_cache(maxsize=64)(probe_video)
 
 
 def _answered_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure) -> np.ndarray:
