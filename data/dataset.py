@@ -13,7 +13,8 @@ from configs.data import DataConfig, ExposureConfig, FrameChoiceConfig
 from data.answers import SpanSec, format_answer, format_span
 from data.collate import Batch, collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, encode_prompt, text_ids
-from data.frame_sampling import choose_training_frames, sample_frames
+from data.frame_sampling import choose_training_frames
+from data.token_budget import TokenBudget
 from data.types import DecodedClip, FrameSpan, GroundingSample
 from data.video import VideoDecodeError, open_reader, read_clip
 from data.video_cache import ClipKey, clip_key
@@ -30,6 +31,7 @@ class PromptEncoder:
         self.processor = processor
         self.data = data
         self.read = open_reader(data.video)
+        self.budget = TokenBudget(processor, data.video, order=data.prompt.prompt_order)
         size = int(data.video.cache_gib * 2**30)
         self._prompts: LRUCache[tuple[str, str, ClipKey], EncodedPrompt] = LRUCache(size, getsizeof=_nbytes)
         self._clips: LRUCache[tuple[ClipKey, FrameSpan, float], DecodedClip] = LRUCache(
@@ -37,22 +39,22 @@ class PromptEncoder:
         )
 
     def __call__(self, sample: GroundingSample) -> EncodedPrompt:
-        """Raises VideoDecodeError."""
+        """Raises VideoDecodeError, and PromptError for a prompt above the token budget."""
         frame_idx_T = self.frame_idx(sample)
         clip_id = clip_key(sample.video_path, frame_idx_T, self.data.video.decoder)
         key = (sample.sample_id, sample.query, clip_id)
         if key not in self._prompts:
             clip = self._clip(sample, frame_idx_T, clip_id)
             prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
+            self.budget.check(sample, len(prompt.input_ids_L))
             if _nbytes(prompt) > self._prompts.maxsize:
                 return prompt
             self._prompts[key] = prompt
         return self._prompts[key]
 
     def frame_idx(self, sample: GroundingSample) -> np.ndarray:
-        """Absolute indices of the frames that the model is given."""
-        video = self.data.video
-        return sample_frames(sample.clip, fps=sample.fps, sample_fps=video.sample_fps, max_frames=video.max_frames)
+        """Absolute indices of the frames that the model is given. Raises PromptError."""
+        return self.budget.frames(sample)
 
     def _clip(self, sample: GroundingSample, frame_idx_T: np.ndarray, clip_id: ClipKey) -> DecodedClip:
         key = (clip_id, sample.clip, sample.fps)
