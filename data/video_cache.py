@@ -6,8 +6,10 @@ Entries appear by rename, so that ranks may share a folder; the longest unused o
 
 import os
 import zipfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -51,11 +53,12 @@ class DiskCache:
         if num_bytes > self.max_bytes:
             return
         _make_room(self.folder, self.max_bytes - num_bytes)
-        aside = entry.with_name(f".{entry.stem}-{os.getpid()}")
+        aside = entry.with_name(f".{uuid4().hex}")
         try:
             with aside.open("wb") as stream:
                 np.savez(stream, frames_THW3=frames[0], times_sec_T=frames[1])
-            aside.rename(entry)
+            with suppress(FileNotFoundError):  # another rank made room
+                aside.rename(entry)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -65,12 +68,13 @@ def _load(entry: Path) -> Frames | None:
     try:
         with np.load(entry, allow_pickle=False) as arrays:
             frames = arrays["frames_THW3"], arrays["times_sec_T"]
-        os.utime(entry)
     except FileNotFoundError:
         return None
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError):
         entry.unlink(missing_ok=True)
         return None
+    with suppress(FileNotFoundError):  # another rank made room
+        os.utime(entry)
     return frames
 
 
