@@ -177,3 +177,4 @@ def test_load_samples_looks_at_videos(tmp_path: Path) -> None:
         load_samples(config, "train")
     (sample,) = load_samples(config.model_copy(update={"bad_records": "skip"}), "train")
     assert sample.span == FrameSpan(8, 16) and sample.clip == FrameSpan(0, NUM_FRAMES)
+    assert [sample.is_probed for sample in load_samples(config, "train", probe=False)] == [False, False]

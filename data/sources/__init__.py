@@ -44,11 +44,11 @@ SOURCES: dict[str, Callable[[Any, str], Split]] = {
 }
 
 
-def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
+def load_samples(config: DataConfig, split: str, *, probe: bool = True) -> list[GroundingSample]:
     """All samples of a split whose task has a positive weight, ready to be trained on or scored.
 
-    Samples annotated in seconds are put on the clock of their videos, which are read through for it unless a source
-    `prepared` holds what they gave. Raises AnnotationError when none is left, and for a record, or a video looked at so,
+    probe: put samples annotated in seconds on the clock of their videos, which are read through for it unless a source
+    `prepared` holds what they gave; without it they are as annotated (`GroundingSample.is_probed`). Raises AnnotationError when none is left, and for a record, or a video looked at so,
     that cannot be used unless `bad_records` is "skip".
     """
     read = _read(config, split)
@@ -65,7 +65,7 @@ def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
         raise AnnotationError(origin, f"no sample of a task in {config.tasks}; its tasks are {tasks}")
     if unlabelled := [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
-    return _probed(config, split, kept)
+    return _probed(config, split, kept) if probe else kept
 
 
 def _probed(config: DataConfig, split: str, samples: list[GroundingSample]) -> list[GroundingSample]:
