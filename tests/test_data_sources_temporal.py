@@ -132,6 +132,24 @@ def test_charades_text_takes_lengths_from_the_table_beside_it(tmp_path: Path):
     assert split.flags["duration_unknown"] == ["charades_sta-train-1", "charades_sta-train-4"]
 
 
+@pytest.mark.parametrize("length", ["abc", "", "-3", "nan", "1e9"])
+def test_a_bad_length_names_the_table_of_lengths(tmp_path: Path, length: str):
+    (tmp_path / "charades_sta_train.txt").write_text(LINES)
+    (tmp_path / "Charades_v1_train.csv").write_text(f"id,length\nAO8RW,33.75\n46GP8,{length}\n")
+    split = load(CharadesStaSource(annotations=str(tmp_path)), "train")
+    (error,) = split.rejected
+    assert (Path(error.path).name, error.record, error.field) == ("Charades_v1_train.csv", "46GP8", "length")
+    assert [sample.clip.end for sample in split.samples] == [33750, 33750]
+
+
+@pytest.mark.parametrize("table", ["id,seconds\nAO8RW,33.75\n", "", "id,length\nAO8RW," + "9" * 200_000])
+def test_a_broken_table_of_lengths_is_one_error_that_names_it(tmp_path: Path, table: str):
+    (tmp_path / "charades_sta_train.txt").write_text(LINES)
+    (tmp_path / "Charades_v1_train.csv").write_text(table)
+    with pytest.raises(AnnotationError, match=r"Charades_v1_train\.csv"):
+        load(CharadesStaSource(annotations=str(tmp_path)), "train")
+
+
 def test_two_files_for_one_split_are_a_question_and_none_is_missing(tmp_path: Path):
     with pytest.raises(MissingFileError, match=r"charades_sta_test\.txt, charades_sta_test\.json, test\.json"):
         load(CharadesStaSource(annotations=str(tmp_path)), "test")
