@@ -5,6 +5,7 @@ Shapes: B samples, T frames with a predicted box, F frames of the true span (col
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from data.encoding import EncodedPrompt
 from data.frame_sampling import frames_in_span
 from data.geometry import interpolate_tube, normalize_boxes_by_size, span_iou, span_sec_to_frames, tube_viou
 from data.ragged_boxes import NO_BOX, RaggedBoxes, flat_boxes
-from data.types import FrameSpan, GroundingSample
+from data.types import BoxPx, FrameSpan, GroundingSample
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,16 @@ def true_boxes(samples: Sequence[GroundingSample]) -> tuple[RaggedBoxes, np.ndar
     starts_B = np.array([sample.span.start if sample.span else 0 for sample in samples], dtype=np.int64)
     row_N, total = np.repeat(np.arange(len(rows)), counts_B), int(counts_B.sum())
     column_N = np.arange(total) - (np.cumsum(counts_B) - counts_B)[row_N]
-    boxes_N4 = flat_boxes((box or NO_BOX for row in rows for box in row), total)
-    has_box_N = np.fromiter((box is not None for row in rows for box in row), dtype=bool, count=total)
+    boxes_N4 = flat_boxes(chain.from_iterable(map(_without_gaps, rows)), total)
+    has_box_N = np.ones(total, dtype=bool)
+    for row in (row for row, boxes in enumerate(rows) if None in boxes):
+        has_box_N[row_N == row] = [box is not None for box in rows[row]]
     return RaggedBoxes(row_N, starts_B[row_N] + column_N, boxes_N4, len(rows)), has_box_N
+
+
+def _without_gaps(boxes: Sequence[BoxPx | None]) -> Sequence[BoxPx]:
+    """Zeros where there is no box; nearly all annotations have one at every frame."""
+    return [box or NO_BOX for box in boxes] if None in boxes else boxes  # type: ignore[return-value]
 
 
 def dense_tube(samples: Sequence[GroundingSample]) -> tuple[Tensor, Tensor]:
