@@ -38,8 +38,8 @@ class MissingFileError(AnnotationError):
     """There is no annotation file of that split."""
 
 
-WHOLE = "(record)"
-"""Where an error says which field, and it is the record as a whole."""
+WHOLE, FILE = "(record)", "(file)"
+"""Where an error says which field, and it is the record as a whole, or all of another file that it needs."""
 
 
 class FieldError(ValueError):
@@ -122,7 +122,7 @@ class Split:
 
 def _as_annotation_error(error: Exception, path: Path | str, name: str) -> AnnotationError:
     if isinstance(error, AnnotationError):
-        return AnnotationError(error.path, error.cause, record=error.record or name, field=error.field)
+        return AnnotationError(error.path, error.cause, record=error.record or name, field=error.field or FILE)
     if isinstance(error, ValidationError):
         return _as_annotation_error(_as_field_error(error), path, name)
     if isinstance(error, FieldError | SampleError):
@@ -150,6 +150,16 @@ def parse_raw(schema: type[R], record: Any, *, at: str = "") -> R:
         if at and found.field == WHOLE:
             raise FieldError(at, found.cause) from None
         raise FieldError(f"{at}.{found.field}" if at else found.field, found.cause) from None
+
+
+@contextmanager
+def errors_of(path: Path | str) -> Iterator[None]:
+    """What is wrong inside is wrong with this file, not with the record that led to it: a FieldError becomes an
+    AnnotationError."""
+    try:
+        yield
+    except FieldError as error:
+        raise AnnotationError(path, error.cause, field=error.field) from None
 
 
 def frame_span(field: str, start: int, end: int, *, within: FrameSpan | None = None) -> FrameSpan:

@@ -89,6 +89,26 @@ JSONL: dict[str, Any] = {
 }
 
 
+VIDOR: dict[str, Any] = {
+    "video_path": "0042/77.mp4",
+    "trajectories": [[{"tid": 2, "bbox": {"xmin": 1, "ymin": 2, "xmax": x, "ymax": 40}}] for x in (30, 31, 32, 33)],
+}
+VIDSTG_OF_VIDOR: dict[str, Any] = VIDSTG | {
+    "frame_count": 4,
+    "used_segment": {"begin_fid": 0, "end_fid": 3},
+    "temporal_gt": {"begin_fid": 0, "end_fid": 3},
+}
+
+
+def _write_vidor(folder: Path, tracks: Sequence[Any]) -> Path:
+    """One record for each track file. -> the last of these."""
+    vids = [f"{number}7" for number in range(len(tracks))]
+    _write_vidstg(folder, [VIDSTG_OF_VIDOR | {"vid": vid} for vid in vids])
+    (folder / "training" / "0042").mkdir(parents=True, exist_ok=True)
+    paths = [_dump(folder / "training" / "0042" / f"{vid}.json", tree) for vid, tree in zip(vids, tracks, strict=True)]
+    return paths[-1]
+
+
 def _write_vidstg(folder: Path, records: Sequence[Any]) -> Path:
     return _dump(folder / "val_annotations.json", list(records))
 
@@ -139,6 +159,12 @@ class Layout:
 
 
 LAYOUTS = {
+    "vidor": Layout(
+        VIDOR,
+        _write_vidor,
+        lambda root: vidstg.load(VidstgSource(annotations=str(root), tracks=str(root)), "val"),
+        "record 1",
+    ),
     "vidstg": Layout(
         VIDSTG, _write_vidstg, lambda root: vidstg.load(VidstgSource(annotations=str(root)), "val"), "record 1"
     ),

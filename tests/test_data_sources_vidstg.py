@@ -148,9 +148,9 @@ def test_one_bad_sentence_costs_only_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "field"),
     [
-        ([], ""),
+        ([], "(file)"),
         ({"trajectories": []}, "video_path"),
-        (tracks_of(video_path="../x.mp4"), "video"),
+        (tracks_of(video_path="../x.mp4"), "video_path"),
         (tracks_of(trajectories={}), "trajectories"),
         (tracks_of(num_frames=555), "trajectories"),
         (tracks_of(trajectories=[5] * 596), "trajectories.510"),
@@ -169,7 +169,7 @@ def test_bad_track_file(tmp_path: Path, tree: Any, field: str) -> None:
     assert [sample.sample_id for sample in split.samples] == ["val-1-0", "val-1-1"]
     (error,) = split.rejected
     assert error.field == field and error.record.startswith("record 0")
-    assert error.path == str(path) or field == "video"  # that one is a field that the record takes from there
+    assert error.path == str(path)
 
 
 def test_impossible_boxes_are_no_boxes(tmp_path: Path) -> None:
@@ -208,6 +208,28 @@ def write_tubedetr(folder: Path, *videos: Any, trajectories: Any = None) -> Vids
     tree = {"videos": videos, "trajectories": {VID: {"2": track}} if trajectories is None else trajectories}
     (folder / "val.json").write_text(json.dumps(tree))
     return VidstgSource(layout="tubedetr", annotations=str(folder), videos=str(folder / "videos"))
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "field"),
+    [
+        ({}, "original_video_id"),
+        ({VID: {}}, "target_id"),
+        ({VID: []}, f"trajectories.{VID}"),
+        ({VID: {"2": None}}, f"trajectories.{VID}.2"),
+        ({VID: {"2": {"511": []}}}, f"trajectories.{VID}.2.511"),
+        ({VID: {"2": {"511": {"bbox": [1, 2, 3]}}}}, f"trajectories.{VID}.2.511.bbox.3"),
+    ],
+)
+def test_bad_trajectories_of_tubedetr(tmp_path: Path, trajectories: Any, field: str) -> None:
+    split = vidstg.load(write_tubedetr(tmp_path, TUBEDETR_VIDEO, trajectories=trajectories), "val")
+    (error,) = split.rejected
+    assert (error.path, error.record, error.field) == (str(tmp_path / "val.json"), "videos.0", field)
+
+
+def test_tubedetr_without_trajectories(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"val\.json, field trajectories: Input should be a valid dictionary"):
+        vidstg.load(write_tubedetr(tmp_path, trajectories=[]), "val")
 
 
 def stcat_record(**changes: Any) -> dict[str, Any]:

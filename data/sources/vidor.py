@@ -10,7 +10,7 @@
 from pathlib import Path
 from typing import Any
 
-from data.annotations import AnnotationError, FieldError, RawRecord, parse_raw, read_json
+from data.annotations import AnnotationError, FieldError, RawRecord, errors_of, media_path, parse_raw, read_json
 from data.raw_fields import CoordinatePx, Text
 from data.types import BoxPx, FrameSpan
 
@@ -45,12 +45,15 @@ class VideoTracks:
     def __init__(self, path: Path) -> None:
         tree = read_json(path, dict)
         self.path = path
-        try:
+        with errors_of(path):
             file = parse_raw(_File, tree)
-        except FieldError as error:
-            raise AnnotationError(path, error.cause, field=error.field) from None
-        self.video_path, self._trajectories = file.video_path, file.trajectories
+        self._video_path, self._trajectories = file.video_path, file.trajectories
         self._frames: dict[int, dict[int, BoxPx]] = {}
+
+    def video_in(self, root: str) -> str:
+        """Path of the video under VidOR's video folder. Raises AnnotationError."""
+        with errors_of(self.path):
+            return media_path(root, self._video_path, field="video_path")
 
     def tube(self, tid: int, span: FrameSpan) -> list[BoxPx | None]:
         """xyxy of an object at each frame of the span, in pixels; None where it has none. Raises AnnotationError."""
@@ -62,10 +65,8 @@ class VideoTracks:
     def _boxes_at(self, frame: int) -> dict[int, BoxPx]:
         """tid -> xyxy. Raises AnnotationError."""
         if frame not in self._frames:
-            try:
+            with errors_of(self.path):
                 self._frames[frame] = _parse_frame(self._trajectories[frame], f"trajectories.{frame}")
-            except FieldError as error:
-                raise AnnotationError(self.path, error.cause, field=error.field) from None
         return self._frames[frame]
 
 

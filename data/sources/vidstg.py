@@ -27,7 +27,7 @@ from pydantic import Field
 
 from configs.sources import VidstgSource
 from data.annotated_boxes import add_tube
-from data.annotations import AnnotationError, FieldError, RawRecord, Split, frame_span, media_path, parse_raw, read_json
+from data.annotations import AnnotationError, FieldError, RawRecord, Split, frame_span, parse_raw, read_json
 from data.raw_fields import Fps, FrameCount, FrameIndex, SidePx, Text
 from data.sources import vidstg_processed
 from data.sources.videos import VideoFolder
@@ -136,7 +136,7 @@ def _add_sentences(
         raise tracks
     record, split = parsed.record, parsed.outcome
     clip, span = record.clip, record.span
-    video = media_path(videos.root, tracks.video_path) if tracks else videos.path_of(f"{record.vid}.mp4", field="vid")
+    video = tracks.video_in(videos.root) if tracks else videos.path_of(f"{record.vid}.mp4", field="vid")
     touches = ["span_touches_clip_end"] if span.end == clip.end else []
     for number, (field, query_type, raw) in enumerate(record.sentences()):
         with split.part(path, f"{parsed.name}, {field}"):

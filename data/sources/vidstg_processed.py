@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from configs.sources import VidstgSource
 from data.annotated_boxes import add_tube, xywh_to_xyxy
-from data.annotations import AnnotationError, FieldError, RawRecord, Split, frame_span, media_path, parse_raw, read_json
+from data.annotations import FieldError, RawRecord, Split, errors_of, frame_span, media_path, parse_raw, read_json
 from data.raw_fields import FourPx, Fps, FrameCount, FrameIndex, SidePx, Text
 from data.sources.videos import VideoFolder
 from data.sources.vidor import Bbox
@@ -63,10 +63,8 @@ def load_tubedetr(config: VidstgSource, split: str) -> Split:
     """All sentences of a split. Raises AnnotationError where its file cannot be read."""
     path, read = Path(config.annotations) / f"{split}.json", Split()
     tree = read_json(path, dict)
-    try:
+    with errors_of(path):
         file = parse_raw(_TubedetrFile, tree)
-    except FieldError as error:
-        raise AnnotationError(path, error.cause, field=error.field) from None
     for index, raw in enumerate(file.videos):
         with read.record(path, f"videos.{index}"):
             _add_tubedetr(read, raw, file.trajectories, config.videos, split)
