@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from data.annotations import FieldError, Split
-from data.raw_fields import Text
+from data.raw_fields import MAX_TICKS, Text
 from data.types import TICKS_PER_SEC, FrameSpan, GroundingSample
 
-MAX_SEC = 86_400.0
-"""A day; more is not seconds. The bound is ours."""
+MAX_SEC = MAX_TICKS / TICKS_PER_SEC
+"""A day; more is not seconds."""
 END_PAST_DURATION = "end_past_duration"
 """Flag of a sample with an interval that ends after its video, as annotated."""
 
