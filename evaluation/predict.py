@@ -5,8 +5,8 @@
 The config is that of `evaluation.run`, which is this and then the scores. A killed run goes on from its last whole
 batch, to the file of an uninterrupted one. Where config, weights or questions are others than before, it starts over.
 
-A video that cannot be read is a prediction without an answer and counts 0; the process ends with status 1 only where
-no sample at all could be asked about.
+A video that cannot be read is a prediction without an answer and counts 0. Where no sample at all could be asked about,
+the process ends with status 3, after its report.
 """
 
 import logging
@@ -14,6 +14,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,13 +22,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from configs.base import ConfigError
 from configs.checkpoints import write_atomically
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging, write_provenance
+from data.annotations import AnnotationError
 from data.types import GroundingSample
-from evaluation.predictions import Prediction, prediction_line, read_predictions, was_asked
-from evaluation.stale import drop_stale_predictions
+from evaluation.predictions import Prediction, PredictionError, prediction_line, read_predictions, was_asked
+from evaluation.stale import CheckpointError, drop_stale_predictions
 
 logger = logging.getLogger("evaluation.predict")
 
@@ -41,16 +44,27 @@ def main() -> None:
     config = config_from_command_line(EvaluationConfig, __doc__)
     quiet_environment()
     setup_logging()
-    predicted = predict(config)
+    with errors_explained():
+        predicted = predict(config)
     logger.info("%s", Path(config.out) / PREDICTIONS)
     end_with_status(predicted.right)
 
 
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """What cannot be read ends the process with status 2 and the reason."""
+    try:
+        yield
+    except (AnnotationError, CheckpointError, ConfigError, PredictionError) as error:
+        logger.error("%s", error)
+        sys.exit(2)
+
+
 def end_with_status(predictions: Sequence[Prediction]) -> None:
-    """End the process with status 1 where no sample could be asked about."""
+    """End the process with status 3 where no sample could be asked about."""
     if not any(map(was_asked, predictions)):
         logger.error("none of %d samples could be asked about: %s", len(predictions), count_failures(predictions))
-        sys.exit(1)
+        sys.exit(3)
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,8 @@ class Predicted:
 def predict(config: EvaluationConfig) -> Predicted:
     """Write the predictions of a split into `config.out`, or go on with them.
 
-    Raises FileNotFoundError without a checkpoint, AnnotationError, PredictionError for a file that was tampered with.
+    Samples annotated in seconds stay so: their videos are looked at one by one, and one that cannot be read is a
+    failure too. Raises AnnotationError, CheckpointError, ConfigError, and PredictionError for a damaged file.
     """
     from data.sources import load_samples
 
@@ -154,7 +169,7 @@ def one_ahead(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[tu
 
 def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list[GroundingSample]:
     """Every video with the query of another sample of its task, drawn among the differing ones: the control for
-    reading it. Raises ValueError where a task has a single query."""
+    reading it. Raises ConfigError where a task has a single query."""
     rng = np.random.default_rng([seed, 7])
     places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     queries: dict[str, list[str]] = defaultdict(list)
@@ -162,7 +177,7 @@ def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list
         places[sample.task][sample.query].append(len(queries[sample.task]))
         queries[sample.task].append(sample.query)
     if single := [task for task, of_task in places.items() if len(of_task) < 2]:
-        raise ValueError(f"wrong_query: the control needs at least two different queries, task {single[0]!r} has one")
+        raise ConfigError(f"wrong_query: the control needs at least two different queries, task {single[0]!r} has one")
     wrong = []
     for sample in samples:
         same = places[sample.task][sample.query]

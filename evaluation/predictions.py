@@ -94,8 +94,11 @@ def was_asked(prediction: Prediction) -> bool:
 
 
 def prediction_line(prediction: Prediction) -> str:
-    """The line of one prediction, with its end. Raises ValueError for a number that JSON does not have."""
-    return json.dumps(asdict(prediction), allow_nan=False) + "\n"
+    """The line of one prediction, with its end. Raises ValueError for a number that is not finite."""
+    try:
+        return json.dumps(asdict(prediction), allow_nan=False) + "\n"
+    except ValueError:
+        raise ValueError(f"the prediction of sample {prediction.sample_id!r} has a number that is not finite") from None
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

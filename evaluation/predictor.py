@@ -23,6 +23,7 @@ from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
 from data.probing import on_clock_of, probe_video
+from data.token_budget import PromptError
 from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
 from data.video import VideoDecodeError
@@ -81,6 +82,8 @@ class Predictor:
             prompt = self.encoder(sample)
         except VideoDecodeError as error:
             return Unasked(f"{VIDEO_FAILURE}: {error.cause}")
+        except PromptError as error:
+            return Unasked(f"{PROMPT_FAILURE}: {error.cause}")
         length = len(prompt.input_ids_L)
         if self.max_prompt_tokens is not None and length > self.max_prompt_tokens:
             return Unasked(f"{PROMPT_FAILURE}: {length} tokens, the engine takes {self.max_prompt_tokens}")

@@ -13,7 +13,8 @@ from configs.checkpoints import write_atomically
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging
-from evaluation.predict import Predicted, count_failures, end_with_status, predict
+from evaluation.predict import Predicted, count_failures, end_with_status, errors_explained, predict
+from evaluation.predictions import Prediction
 
 logger = logging.getLogger("evaluation.run")
 
@@ -25,20 +26,43 @@ def main() -> None:
     config = config_from_command_line(EvaluationConfig, __doc__)
     quiet_environment()
     setup_logging()
-    predicted = predict(config)
+    with errors_explained():
+        predicted = predict(config)
     metrics = evaluate(config, predicted)
-    logger.info("%s\n%s", config.checkpoint, markdown_table(metrics))
+    logger.info("%s\n%s", config.checkpoint, report(metrics))
     end_with_status(predicted.right)
 
 
 def evaluate(config: EvaluationConfig, predicted: Predicted) -> dict[str, Any]:
     """Score, and write metrics.json and report.md into `config.out`. -> the content of metrics.json."""
+    options = {"num_resamples": config.num_resamples, "seed": config.seed}
+    tubes, others = _split(predicted, is_stvg=True), _split(predicted, is_stvg=False)
+    metrics = tube_metrics(tubes, **options) if tubes.samples else {}
+    if others.samples:
+        metrics["other_tasks"] = _other_tasks(others, **options)
+    metrics["failures"] = {p.sample_id: p.failure for p in predicted.right if p.failure}
+    metrics["num_failures"] = count_failures(predicted.right)
+    out = Path(config.out)
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_atomically(out / "report.md", report(metrics) + "\n")
+    return metrics
+
+
+def _split(predicted: Predicted, *, is_stvg: bool) -> Predicted:
+    def part(predictions: list[Prediction]) -> list[Prediction]:
+        return [p for s, p in zip(predicted.samples, predictions, strict=True) if (s.task == "stvg") == is_stvg]
+
+    samples = [sample for sample in predicted.samples if (sample.task == "stvg") == is_stvg]
+    return Predicted(samples, part(predicted.right), None if predicted.wrong is None else part(predicted.wrong))
+
+
+def tube_metrics(predicted: Predicted, **options: int) -> dict[str, Any]:
+    """Of stvg samples by the canonical protocol: right and wrong query, their difference, the best constant."""
     import numpy as np
 
     from evaluation.metrics import best_constant, paired_difference, score, summarize
 
-    samples, out = predicted.samples, Path(config.out)
-    options = {"num_resamples": config.num_resamples, "seed": config.seed}
+    samples = predicted.samples
     scores = score(samples, predicted.right)
     metrics: dict[str, Any] = {"right_query": summarize(scores, **options)}
     for query_type in ("declarative", "interrogative"):
@@ -50,15 +74,41 @@ def evaluate(config: EvaluationConfig, predicted: Predicted) -> dict[str, Any]:
         metrics["wrong_query"] = summarize(wrong_scores, **options)
         metrics["right_minus_wrong"] = paired_difference(scores, wrong_scores, **options)
     metrics["constant"] = summarize(best_constant(samples), **options)
-    metrics["failures"] = {p.sample_id: p.failure for p in predicted.right if p.failure}
-    metrics["num_failures"] = count_failures(predicted.right)
-    write_atomically(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_atomically(out / "report.md", markdown_table(metrics) + "\n")
     return metrics
 
 
+def _other_tasks(predicted: Predicted, **options: int) -> dict[str, Any]:
+    """Of temporal, rec and qa samples, as evaluation.score has them."""
+    from evaluation.comparison import compare_tasks, summarize_task
+    from evaluation.task_scores import score_tasks
+
+    right = score_tasks(predicted.samples, predicted.right, protocol="canon")
+    result: dict[str, Any] = {
+        "protocol": "canon",
+        "rejected": [],
+        "tasks": {task: summarize_task(scores, **options) for task, scores in right.items()},
+    }
+    if predicted.wrong is not None:
+        wrong = score_tasks(predicted.samples, predicted.wrong, protocol="canon")
+        compared = {task: compare_tasks(right[task], wrong[task], **options) for task in right}
+        result["compare"] = {"predictions": "the answers to wrong queries", "tasks": compared}
+    return result
+
+
+def report(metrics: Mapping[str, Any]) -> str:
+    """metrics.json as Markdown."""
+    parts = [markdown_table(metrics)] if "right_query" in metrics else []
+    counts = ", ".join(f"{count} {reason}" for reason, count in metrics["num_failures"].items())
+    parts += [f"Without an answer, counted as 0: {counts}."] if counts else []
+    if "other_tasks" in metrics:
+        from evaluation.report import markdown_report
+
+        parts.append(markdown_report(metrics["other_tasks"]).rstrip())
+    return "\n\n".join(parts)
+
+
 def markdown_table(metrics: Mapping[str, Any]) -> str:
-    """Rows of metrics.json as a table; intervals are 95 % bootstrap."""
+    """The stvg rows of metrics.json as a table; intervals are 95 % bootstrap."""
     rows = {
         "right query": "right_query",
         "- declarative": "declarative",
@@ -74,8 +124,7 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     if "right_minus_wrong" in metrics:
         cells = [_difference(metrics["right_minus_wrong"][column]) for column in COLUMNS]
         lines.append("| right - wrong | | " + " | ".join(cells) + " |")
-    counts = ", ".join(f"{count} {reason}" for reason, count in metrics.get("num_failures", {}).items())
-    return "\n".join([*lines, *(["", f"Without an answer, counted as 0: {counts}."] if counts else [])])
+    return "\n".join(lines)
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

@@ -35,12 +35,16 @@ SUFFIXES = {".safetensors", ".json", ".jinja", ".txt"}
 """Of a checkpoint's files that answers depend on: weights, configs, tokenizer, chat template."""
 
 
+class CheckpointError(FileNotFoundError):
+    """There is no checkpoint where the config says."""
+
+
 def drop_stale_predictions(
     config: EvaluationConfig, samples: Sequence[GroundingSample], *, names: Iterable[str]
 ) -> None:
     """Remove the files `names` that were made otherwise; those of this very evaluation are gone on from.
 
-    Raises FileNotFoundError, before anything is removed, where there is no checkpoint.
+    Raises CheckpointError, before anything is removed.
     """
     out, asked = Path(config.out), what_is_asked(config, samples)
     before = json.loads((out / ASKED).read_text()) if (out / ASKED).exists() else {}
@@ -68,7 +72,7 @@ def what_is_asked(config: EvaluationConfig, samples: Sequence[GroundingSample]) 
 def _digests(checkpoint: Path) -> dict[str, str]:
     files = sorted(path for path in checkpoint.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     if not any(path.suffix == ".safetensors" for path in files):
-        raise FileNotFoundError(f"{checkpoint}: expected a checkpoint folder, with *.safetensors in it")
+        raise CheckpointError(f"{checkpoint}: expected a checkpoint folder, with *.safetensors in it")
     return {str(path.relative_to(checkpoint)): _digest(path) for path in files}
 
 

@@ -15,14 +15,15 @@ from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig
 from configs.sources import JsonlSource
 from configs.video import VideoConfig
+from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, text_ids
 from data.sources.jsonl import write_samples
 from data.types import TICKS_PER_SEC, FrameSpan, GroundingSample
 from evaluation.predict import count_failures, end_with_status, one_ahead, predict, predict_all, with_wrong_queries
 from evaluation.predictions import Prediction, PredictionError, read_predictions, write_predictions
 from evaluation.predictor import Predictor
-from evaluation.run import evaluate, markdown_table
-from evaluation.stale import drop_stale_predictions
+from evaluation.run import evaluate, report
+from evaluation.stale import CheckpointError, drop_stale_predictions
 
 TIME = "<time> 1.0 - 2.0 </time>"
 
@@ -132,6 +133,15 @@ def test_a_prompt_that_the_engine_cannot_take(tiny: Tiny) -> None:
     assert tight(samples)[0].failure == f"prompt: {lengths[0]} tokens, the engine takes {min(lengths) - 1}"
 
 
+def test_a_prompt_above_the_token_budget(tiny: Tiny) -> None:
+    """Two frames of a prompt do not fit into 64 tokens with these words: a failure, not fewer frames than two."""
+    video = tiny.data.video.model_copy(update={"max_prompt_tokens": 64})
+    encoder = PromptEncoder(tiny.processor, tiny.data.model_copy(update={"video": video}))
+    sample = replace(tiny.of_task("stvg")[0], query="the red circle " * 100)
+    prediction = Predictor(tiny.model, encoder, says(tiny))([sample])[0]
+    assert prediction.failure.startswith("prompt: ") and "64" in prediction.failure
+
+
 def evaluation_of(tiny: Tiny, samples: Sequence[GroundingSample], folder: Path, **settings: Any) -> EvaluationConfig:
     """Of a split of one's own."""
     write_samples(folder / "test.jsonl", samples)
@@ -140,17 +150,31 @@ def evaluation_of(tiny: Tiny, samples: Sequence[GroundingSample], folder: Path, 
     return EvaluationConfig(checkpoint=str(tiny.folder), out=str(folder / "out"), data=data, **settings)
 
 
-def test_a_split_without_a_readable_video_ends_with_its_report_and_status_1(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_split_without_a_readable_video_ends_with_its_report_and_status_3(tiny: Tiny, tmp_path: Path) -> None:
     config = evaluation_of(tiny, list(broken(tiny.of_task("stvg"), tmp_path).values()), tmp_path, wrong_query=False)
     predicted = predict(config)
     metrics = evaluate(config, predicted)
     assert (metrics["right_query"]["n"], metrics["right_query"]["m_vIoU"]) == (4, 0.0)
     assert metrics["failures"]["missing"] == "video: no such file"
-    assert "4 video" in markdown_table(metrics)
+    assert "counted as 0: 4 video." in report(metrics)
     with pytest.raises(SystemExit) as ended:
         end_with_status(predicted.right)
-    assert ended.value.code == 1
+    assert ended.value.code == 3
     end_with_status([*predicted.right, Prediction("a", failure="grammar")])
+
+
+def test_every_task_is_in_the_report(tiny: Tiny, tmp_path: Path) -> None:
+    """Two samples of each, by what a random model answers: the table of stvg, and each other task by its metrics."""
+    samples = [sample for task in ("qa", "stvg", "temporal", "rec") for sample in tiny.of_task(task)[:2]]
+    config = evaluation_of(tiny, samples, tmp_path, wrong_query=False)
+    metrics = evaluate(config, predict(config))
+    assert metrics["right_query"]["n"] == metrics["constant"]["n"] == 2
+    assert {task: of_task["all"]["n"] for task, of_task in metrics["other_tasks"]["tasks"].items()} == {
+        "temporal": 2, "rec": 2, "qa": 2,
+    }  # fmt: skip
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert all(part in text for part in ("| right query | 2 |", "## temporal", "## rec", "## qa"))
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
 
 
 def checkpoint(folder: Path) -> Path:
@@ -201,7 +225,7 @@ def test_other_questions_are_stale_and_a_missing_checkpoint_removes_nothing(tiny
     drop_stale_predictions(config, tiny.samples[:2], names=["p.jsonl"])
     kept = tmp_path / "out" / "p.jsonl"
     kept.write_text("")
-    with pytest.raises(FileNotFoundError, match=r"typo: expected a checkpoint folder"):
+    with pytest.raises(CheckpointError, match=r"typo: expected a checkpoint folder"):
         drop_stale_predictions(config.model_copy(update={"checkpoint": "typo"}), tiny.samples[:2], names=["p.jsonl"])
     assert kept.exists()
     edited = [replace(tiny.samples[0], query="another sentence"), tiny.samples[1]]
@@ -246,7 +270,7 @@ def test_predictions_survive_the_disk(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.jsonl", predictions)
     assert read_predictions(tmp_path / "p.jsonl") == predictions
     assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 3
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="sample 'ä' has a number that is not finite"):
         write_predictions(tmp_path / "p.jsonl", [replace(FULL, boxes={1: (0.0, 0.0, 1.0, float("nan"))})])
     assert read_predictions(tmp_path / "p.jsonl") == predictions
 

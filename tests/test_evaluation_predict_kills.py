@@ -40,17 +40,17 @@ def kill_at_random(config: Path, out: Path, log: Path, *, after_lines: int, rng:
             kill(process)
 
 
-@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tiny: Tiny, tmp_path: Path, num_kills: int) -> None:
-    """The first kill while the process starts, the others after ever more batches, in either file."""
+@pytest.mark.parametrize(("num_early", "num_late"), [(2, 1), pytest.param(3, 17, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tiny: Tiny, tmp_path: Path, num_early: int, num_late: int) -> None:
+    """Early kills come while the process starts, late ones after ever more batches, in either file."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     predicted = predict(config_of(tiny, whole))
     config = write_config(tmp_path, "evaluate.yaml", config_of(tiny, killed).model_dump(mode="json"))
-    rng = random.Random(num_kills)
+    rng = random.Random(num_late)
     # The last batches are left alone: the process must not end by itself before it is killed.
     total = 2 * len(predicted.samples)
-    moments = sorted(rng.sample(range(1, total - 8), num_kills - 1))
-    for after_lines in (0, *moments):
+    moments = sorted(rng.sample(range(1, total - 8), num_late))
+    for after_lines in (*[0] * num_early, *moments):
         kill_at_random(config, killed, tmp_path / "log", after_lines=after_lines, rng=rng)
     assert 0 < lines_written(killed) < total
     run("evaluation.predict", "--config", str(config))
