@@ -78,9 +78,18 @@ def score_tasks(
 
 
 def _check_labelled(samples: Sequence[GroundingSample]) -> None:
-    unlabelled = [s.sample_id for s in samples if s.task != "qa" and s.span is None and not s.windows_sec]
+    unlabelled = [sample.sample_id for sample in samples if not _is_labelled(sample)]
     if unlabelled:
         raise ScoreError(f"{len(unlabelled)} samples have no true answer to be scored against: {unlabelled[:5]}")
+
+
+def _is_labelled(sample: GroundingSample) -> bool:
+    if sample.task == "qa":
+        return sample.choice is not None
+    if sample.task == "temporal":
+        return bool(sample.windows_sec) or sample.span is not None
+    boxes = sample.boxes_xyxy_px or ()
+    return sample.span is not None and (any(boxes) or sample.task == "stvg")
 
 
 class _Scorer:
