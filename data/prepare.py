@@ -8,7 +8,8 @@ Published annotations (a source of data/sources; `key=value` sets its other fiel
 reads the splits (the usual ones that are there unless named), looks for every video, and writes `data/{split}.parquet`,
 `README.md` for `datasets.load_dataset`, `report.md`, `report.json` and `histograms.png`. A sample annotated in seconds
 gets the clock of its video where --videos says where it is. --check-videos also compares each header with the
-annotation and decodes the first and last frame of each clip. A killed command goes on where it was.
+annotation and decodes the first and last frame of each clip, with the decoder that a run will use (--decoder). A killed
+command goes on where it was.
 
 Source `synthetic` of a run's config, rendered and counted:
 
@@ -28,10 +29,12 @@ from configs.base import Config, ConfigError, apply_override, load_config, parse
 from configs.data import DataConfig
 from configs.run import setup_logging
 from configs.sources import AnySource, SyntheticSource
+from configs.video import VideoConfig
 from data.annotations import AnnotationError
 from data.preparation.run import Request, prepare
 from data.sources import SOURCES, load_samples
 from data.sources.synthetic import render
+from data.video import READERS
 
 logger = logging.getLogger("data.prepare")
 
@@ -64,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="folder to write")
     parser.add_argument("--splits", nargs="+", help="such as train val test")
     parser.add_argument("--check-videos", action="store_true", help="decode first and last frame of every clip")
+    parser.add_argument("--decoder", choices=sorted(READERS), default=VideoConfig().decoder, help="of --check-videos")
     parser.add_argument("--num-processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("overrides", nargs="*", help="key=value, for example layout=stcat")
     return parser
@@ -80,7 +84,14 @@ def _request(parsed: argparse.Namespace) -> Request:
     if isinstance(source, SyntheticSource):
         render(source, num_processes=parsed.num_processes)
     splits = None if parsed.splits is None else tuple(parsed.splits)
-    return Request(source, parsed.out, command_text(parsed), splits, parsed.check_videos, max(1, parsed.num_processes))
+    return Request(
+        source,
+        out=parsed.out,
+        command=command_text(parsed),
+        splits=splits,
+        check_with=parsed.decoder if parsed.check_videos else None,
+        num_processes=max(1, parsed.num_processes),
+    )
 
 
 def source_config(name: str, annotations: str, videos: str | None, overrides: Sequence[str]) -> Config:
@@ -99,7 +110,7 @@ def command_text(parsed: argparse.Namespace) -> str:
     words = ["python", "-m", "data.prepare", "--source", parsed.source]
     for name in ("annotations", "videos", "out"):
         words += [f"--{name}", getattr(parsed, name)] if getattr(parsed, name) is not None else []
-    words += ["--check-videos"] if parsed.check_videos else []
+    words += ["--check-videos", "--decoder", parsed.decoder] if parsed.check_videos else []
     words += parsed.overrides
     words += ["--splits", *parsed.splits] if parsed.splits else []
     return shlex.join(words)

@@ -125,7 +125,10 @@ def test_rejected_records_are_listed_by_reason(checked: Path) -> None:
 
 def test_the_report_names_the_command_and_the_counts(checked: Path, annotations: Path) -> None:
     text = (checked / "report.md").read_text()
-    assert f"python -m data.prepare --source jsonl --annotations {annotations} --out {checked} --check-videos\n" in text
+    assert (
+        f"python -m data.prepare --source jsonl --annotations {annotations} --out {checked} --check-videos --decoder decord\n"
+        in text
+    )
     assert "| train | 10 | 7 | 3 | 6 | 4 |" in text
     assert "| qa | interrogative | 1 |" in text
     assert "(histograms.png)" in text and (checked / "histograms.png").read_bytes().startswith(b"\x89PNG")
@@ -168,7 +171,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_another_command_is_refused(checked: Path, annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, "--source", "jsonl", "--annotations", str(annotations), "--out", str(checked))
-    assert "belongs to another command (check_videos: True -> False); choose another --out or remove it" in said
+    assert "belongs to another command (check_with: 'decord' -> None); choose another --out or remove it" in said
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_the_synthetic_source_is_rendered_and_prepared(tmp_path: Path) -> None:
 
 def test_chunks_that_were_looked_at_are_not_looked_at_again(tmp_path: Path) -> None:
     """Stopped in the second chunk; then the first chunk's videos vanish, and its findings hold."""
-    jobs = [VideoJob(str(tmp_path / f"{i}"), probe=False, decode=False) for i in range(2 * VIDEOS_PER_CHUNK)]
+    jobs = [VideoJob(str(tmp_path / f"{i}"), probe=False, decoder=None) for i in range(2 * VIDEOS_PER_CHUNK)]
     for job in jobs:
         Path(job.path).touch()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import decord
 import numpy as np
+import odd_videos as odd
 import pytest
 from PIL import Image
 
@@ -53,6 +54,30 @@ def test_a_header_gives_size_rate_and_length(tmp_path: Path, suffix: str, fps: f
     assert info.fps == pytest.approx(fps, rel=1e-6)
     assert info.duration_sec == pytest.approx(NUM_FRAMES / fps, rel=1e-6)
     assert info.num_frames == len(decord.VideoReader(str(path)))
+
+
+def shifted(path: Path) -> Path:
+    """Its first 1.5 s = 12 frames are hidden by an edit list."""
+    return odd.copy_packets(odd.plain(path.with_name("whole.mp4")), path, skip_sec=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "expected"),
+    [
+        ("uneven.mp4", lambda path: odd.encode(path, times_ms=odd.UNEVEN_MS), (3.6, 10, 64, 48, 0)),
+        ("uneven.mkv", lambda path: odd.encode(path, times_ms=odd.UNEVEN_MS), (3.6, 10, 64, 48, 0)),
+        ("late.mkv", lambda path: odd.encode(path, times_ms=range(1000, 6000, 125)), (8.0, 40, 64, 48, 0)),
+        ("hidden.mp4", shifted, (8.0, 28, 64, 48, 0)),
+        ("wrong_count.avi", odd.wrong_count, (8.0, 40, 64, 48, 0)),
+        ("turned.mp4", lambda path: odd.turned(path, 90), (8.0, 40, 48, 64, -90)),
+        ("half_turned.mp4", lambda path: odd.turned(path, 180), (8.0, 40, 64, 48, -180)),
+        ("av1.mp4", lambda path: odd.encode(path, codec="libsvtav1"), (8.0, 40, 64, 48, 0)),
+    ],
+)
+def test_odd_videos(tmp_path: Path, name: str, make: odd.Make, expected: tuple[float, int, int, int, int]) -> None:
+    """Rate, frames, width and height as shown, rotation. Uneven: 9 steps of 10 frames in 2.5 s."""
+    info = probe_video(make(tmp_path / name))
+    assert (info.fps, info.num_frames, info.width, info.height, info.rotation_deg) == expected
 
 
 def test_a_video_of_one_frame_and_an_image(tmp_path: Path) -> None:

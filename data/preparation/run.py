@@ -16,7 +16,7 @@ from data.preparation.folder import REPORT, PreparedFolder
 from data.preparation.histograms import draw_histograms
 from data.preparation.markdown import report_markdown
 from data.preparation.report import measure, split_report
-from data.preparation.videos import Finding, jobs_of, look_at_all, video_pool
+from data.preparation.videos import Decoder, Finding, jobs_of, look_at_all, video_pool
 from data.sources import SOURCES
 
 logger = logging.getLogger("data.prepare")
@@ -26,19 +26,22 @@ USUAL_SPLITS = ("train", "val", "validation", "val_1", "val_2", "test")
 
 @dataclass(frozen=True)
 class Request:
-    """What is prepared. command: as typed, for the report. splits: None takes the usual ones that are there."""
+    """What is prepared. command: as typed, for the report. splits: None takes the usual ones that are there.
+
+    check_with: the decoder that reads the first and last frame of each clip; None reads none.
+    """
 
     source: Config
     out: str
     command: str
     splits: tuple[str, ...] | None = None
-    check_videos: bool = False
+    check_with: Decoder | None = None
     num_processes: int = 1
 
     def identity(self) -> dict[str, Any]:
         """What may not change between a killed command and the one that goes on."""
         splits = None if self.splits is None else list(self.splits)
-        return {"source": self.source.model_dump(mode="json"), "splits": splits, "check_videos": self.check_videos}
+        return {"source": self.source.model_dump(mode="json"), "splits": splits, "check_with": self.check_with}
 
     @property
     def type(self) -> str:
@@ -96,7 +99,7 @@ def _look(
     if not request.has_videos:
         return {}
     return look_at_all(
-        jobs_of(read.samples, decode=request.check_videos),
+        jobs_of(read.samples, decoder=request.check_with),
         chunk_path=lambda number: folder.chunk_path(split, number),
         pool=pool,
         desc=f"{split}: videos",

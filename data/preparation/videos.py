@@ -26,6 +26,7 @@ from data.video import VideoDecodeError, open_reader
 VIDEOS_PER_CHUNK = 64
 """Videos that a killed command may have to look at again."""
 
+Decoder = Literal["decord", "pyav"]
 Problem = Literal["missing", "unreadable", "undecodable", "disagrees"]
 """No such file; no header; a frame that does not decode; another size or length than the annotation says."""
 
@@ -34,12 +35,13 @@ Problem = Literal["missing", "unreadable", "undecodable", "disagrees"]
 class VideoJob:
     """How far to look into one video: whether it is there, then its header, then these frames of it.
 
-    frames: first and last frame of each clip. whole: also those of the file, whose length nobody knows yet.
+    decoder: None decodes nothing. frames: first and last frame of each clip. whole: also those of the file, whose length
+    nobody knows yet.
     """
 
     path: str
     probe: bool
-    decode: bool
+    decoder: Decoder | None
     frames: tuple[int, ...] = ()
     whole: bool = False
 
@@ -54,19 +56,19 @@ class Finding:
     cause: str = ""
 
 
-def jobs_of(samples: Sequence[GroundingSample], *, decode: bool) -> list[VideoJob]:
-    """One job a video, in the order of the samples. Without `decode`, headers are read where a sample needs them."""
+def jobs_of(samples: Sequence[GroundingSample], *, decoder: Decoder | None) -> list[VideoJob]:
+    """One job a video, in the order of the samples. Without a decoder, headers are read where a sample needs them."""
     by_path: dict[str, list[GroundingSample]] = {}
     for sample in samples:
         by_path.setdefault(sample.video_path, []).append(sample)
-    return [_job_of(path, group, decode) for path, group in by_path.items()]
+    return [_job_of(path, group, decoder) for path, group in by_path.items()]
 
 
-def _job_of(path: str, samples: list[GroundingSample], decode: bool) -> VideoJob:
+def _job_of(path: str, samples: list[GroundingSample], decoder: Decoder | None) -> VideoJob:
     clips = {sample.clip for sample in samples if sample.is_probed}
     unprobed = any(not sample.is_probed for sample in samples)
-    frames = sorted({frame for clip in clips for frame in (clip.start, clip.end - 1)}) if decode else ()
-    return VideoJob(path, probe=decode or unprobed, decode=decode, frames=tuple(frames), whole=unprobed)
+    frames = sorted({frame for clip in clips for frame in (clip.start, clip.end - 1)})
+    return VideoJob(path, decoder is not None or unprobed, decoder, tuple(frames), whole=unprobed)
 
 
 def look_at(job: VideoJob) -> Finding:
@@ -88,10 +90,12 @@ def look_at(job: VideoJob) -> Finding:
 
 def _decode(job: VideoJob, info: VideoInfo) -> None:
     """Frames past the end are left to the comparison with the annotation, which names its samples."""
+    if job.decoder is None:
+        return
     frames = {frame for frame in job.frames if frame < info.num_frames}
     frames |= {0, info.num_frames - 1} if job.whole else set()
-    if job.decode and frames:
-        open_reader(VideoConfig())(Path(job.path), np.array(sorted(frames)))
+    if frames:
+        open_reader(VideoConfig(decoder=job.decoder))(Path(job.path), np.array(sorted(frames)))
 
 
 def video_pool(num_processes: int) -> ProcessPoolExecutor:
