@@ -96,8 +96,10 @@ def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
     from data.dataset import SupervisedRows
     from data.mixture import draw_order, sample_groups
     from data.sources import load_samples
+    from data.token_budget import report_budget
 
     samples = load_samples(config.data, config.data.train_split)
+    report_budget(samples, encoder.budget, config.data.train_split)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
     order = draw_order(
         sample_groups(samples, config.data),
@@ -116,8 +118,10 @@ def validation_rows(config: SFTConfig, encoder: Any) -> Any:
     from data.dataset import SupervisedRows
     from data.mixture import draw_order, sample_groups
     from data.sources import load_samples
+    from data.token_budget import report_budget
 
     samples = load_samples(config.data, config.validation.split)
+    report_budget(samples, encoder.budget, config.validation.split)
     total = min(config.validation.max_samples, len(samples))
     order = draw_order(sample_groups(samples, config.data), total=total, seed=0)
     return SupervisedRows(

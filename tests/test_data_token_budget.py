@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from tiny import Tiny
 from transformers import Qwen2VLImageProcessor, Qwen3VLVideoProcessor
 
+from configs.data import DataConfig
 from configs.video import VideoConfig
 from data.dataset import PromptEncoder
 from data.encoding import encode_prompt
 from data.token_budget import PromptError, TokenBudget, image_size, report_budget, video_size
 from data.types import DecodedClip, FrameSpan, GroundingSample
+from model.build import FRAME_SAMPLING, as_trained
+from model.grounding_model import GroundingConfig
 
 
 class Processor:
@@ -200,3 +203,24 @@ def test_report(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     assert report.sizes_px == ((64, 64), (128, 96), (128, 128))
     assert "train: 1 of 3 prompts are above max_prompt_tokens=" in caplog.text and "long 24 -> 22" in caplog.text
     assert "64 x 64 (fewest pixels), 128 x 96 (median), 128 x 128 (most)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "expected"),
+    [
+        # Nothing was set: as trained.
+        ({"num_frames": 8, "max_prompt_tokens": 500}, {}, (2.0, 8, 500)),
+        # Another rate asks for the other rule; the budget stays.
+        ({"num_frames": 8, "max_prompt_tokens": 500}, {"sample_fps": 1.0}, (1.0, None, 500)),
+        ({"num_frames": 8}, {"num_frames": 4, "max_prompt_tokens": 300}, (2.0, 4, 300)),
+        # A checkpoint from before these fields were written down.
+        (None, {}, (2.0, None, None)),
+    ],
+)
+def test_a_checkpoint_is_asked_with_the_frames_it_was_trained_on(
+    tiny: Tiny, trained: dict[str, Any] | None, asked: dict[str, Any], expected: tuple
+) -> None:
+    written = VideoConfig(**trained).model_dump(include=FRAME_SAMPLING) if trained else {"max_frames": 64}
+    config = GroundingConfig(prompt=tiny.data.prompt.model_dump(), video=written)
+    video = as_trained(DataConfig(source=tiny.data.source, video=VideoConfig(**asked)), config).video
+    assert (video.sample_fps, video.num_frames, video.max_prompt_tokens) == expected
