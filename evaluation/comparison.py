@@ -45,7 +45,7 @@ def _defined(columns: Mapping[str, np.ndarray]) -> Columns:
 def _summarize(columns: Columns, *, num_resamples: int, seed: int) -> dict[str, Any]:
     full = _defined(columns)
     summary: dict[str, Any] = summarize_columns(full, num_resamples=num_resamples, seed=seed)
-    for name in columns.keys() - full.keys():
+    for name in (name for name in columns if name not in full):
         values = columns[name][~np.isnan(columns[name])]
         summary[f"{name}_n"] = len(values)
         if len(values):

@@ -11,11 +11,12 @@ SHOWN_FAILURES = 20
 
 def markdown_report(result: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
     """result: what metrics.json holds (evaluation/score.py)."""
-    parts = [f"protocol of stvg: {result['protocol']}"]
+    parts = [f"Scores of {result['predictions']}"]
     if result["rejected"]:
         parts.append(_listing("Annotations left out", result["rejected"]))
     for task, summary in result["tasks"].items():
-        parts.append(f"## {task}\n\n{_task_table(summary)}")
+        title = f"{task}, protocol {result['protocol']}" if task == "stvg" else task
+        parts.append(f"## {title}\n\n{_task_table(summary)}")
         parts.append(_failures(summary["failures"]))
         if published and any(set(row.values) & set(summary["all"]) for row in published):
             parts.append(_published_table(summary, published, str(result["protocol"])))
