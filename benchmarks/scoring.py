@@ -2,8 +2,8 @@
 
 python -m benchmarks.scoring --samples 10303 --frames 300
 
-Prints one line of JSON: `cpu_seconds` and `wall_seconds` of `python -m evaluation.score` with `protocol`, `read_only` for
-a process that does no more than import what scoring imports, and `peak_gib`. Every predicted tube has a box at each of
+Prints one line of JSON: `cpu_seconds`, `wall_seconds` and `peak_gib` of `python -m evaluation.score`, and `imports`: the same
+of a process that only imports it (most of that is torch). Every predicted tube has a box at each of
 `frames` frames; `--conditioned` adds as many at the true frames.
 """
 
