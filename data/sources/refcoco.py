@@ -27,7 +27,16 @@ from pydantic import Field
 
 from configs.sources import RefcocoSource
 from data.annotated_boxes import clip_box, xywh_to_xyxy
-from data.annotations import AnnotationError, FieldError, MissingFileError, RawRecord, Split, media_path, parse_raw, read_json
+from data.annotations import (
+    AnnotationError,
+    FieldError,
+    MissingFileError,
+    RawRecord,
+    Split,
+    media_path,
+    parse_raw,
+    read_json,
+)
 from data.raw_fields import FourPx, SidePx, Text
 from data.sources.files import only_file
 from data.sources.plain_pickle import read_plain_pickle
