@@ -26,6 +26,14 @@ class BridgeConfig(Config):
     temporal_alignment: Literal["off", "features", "states"] = "states"
     """ETA: score every frame, and pool the aligned frames into the queries. From the LLM's states of the frame's
     tokens, which teaches the text path too (NOTES.md), or from vision features."""
+    alignment_feedback: bool = True
+    """Whether ETA's losses reach the LLM through those states; False trains the score alone, and the text learns nothing from it."""
+    enrich: bool = True
+    """Whether the aligned frames are pooled into the bridging queries; False leaves ETA an auxiliary loss."""
+    layer_mixes: bool = True
+    """Whether each decoder layer has a mix of the tapped layers of its own; False gives all the same."""
+    frame_times: bool = True
+    """Whether the decoder is told the time of its frame."""
 
     @model_validator(mode="after")
     def _divisible(self) -> "BridgeConfig":
