@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.base import Config
+from configs.lora import LoraConfig
 
 
 class BridgeConfig(Config):
@@ -69,4 +70,12 @@ class ModelConfig(Config):
     """Of the computation (autocast); trained weights are kept in float32, by DeepSpeed where it is used."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     freeze_vision: bool = True
+    lora: LoraConfig | None = None
+    """Adapters on the LLM instead of training it whole; checkpoints hold the merged weights."""
     gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _adapters_alone(self) -> "ModelConfig":
+        if self.lora is not None and not self.freeze_vision:
+            raise ValueError("lora: needs freeze_vision=true; adapters are all that a step's folder keeps of the MLLM")
+        return self

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from configs.base import Config
 from configs.checkpoints import CheckpointConfig
 from configs.data import DataConfig, FrameChoiceConfig
+from configs.lora import LoraConfig
 from configs.model import LossConfig
 from configs.optim import RFTOptimConfig
 from configs.rewards import RewardConfig
@@ -114,12 +115,23 @@ class RFTConfig(Config):
     """Whole groups that go through one forward and backward."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     freeze_vision: bool = True
+    lora: LoraConfig | None = None
+    """Adapters on the LLM instead of training it whole; vLLM gets, and checkpoints hold, the merged weights."""
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _only_stvg(self) -> "RFTConfig":
         if set(self.data.tasks) != {"stvg"}:
             raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, got {sorted(self.data.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_alone(self) -> "RFTConfig":
+        if self.lora is not None and (not self.freeze_vision or self.lora.lora_dropout > 0):
+            raise ValueError(
+                "lora: needs freeze_vision=true, since adapters are all that a step's folder keeps of the MLLM, and "
+                "lora_dropout=0, since vLLM samples from the merged weights"
+            )
         return self
 
     @model_validator(mode="after")

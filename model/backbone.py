@@ -63,12 +63,31 @@ def _patch_coordinates(height: int, width: int, merge: int) -> tuple[Tensor, Ten
     return order // width, order % width
 
 
+class CheckpointKeyError(ValueError):
+    """The weights of a checkpoint are not those of its config; the message names the folder and the keys."""
+
+
 def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen3VLForConditionalGeneration:
-    """A Qwen3-VL checkpoint by name or folder. Raises ValueError for any other model type."""
+    """A Qwen3-VL checkpoint by name or folder. Raises ValueError for any other model type, CheckpointKeyError where a
+    weight is missing, unknown or of another shape: `from_pretrained` makes weights up for a key that is not there.
+    """
     model_type = AutoConfig.from_pretrained(path).model_type
     if model_type != "qwen3_vl":
         raise ValueError(f"{path}: expected a qwen3_vl checkpoint, got {model_type!r}")
-    return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+    mllm, info = Qwen3VLForConditionalGeneration.from_pretrained(
+        path, dtype=dtype, attn_implementation=attention, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    # A tied output layer is stored once, as the embedding.
+    tied = {"lm_head.weight"} if mllm.config.tie_word_embeddings else set()
+    wrong = {
+        "missing": sorted(set(info["missing_keys"]) - tied),
+        "unknown": sorted(info["unexpected_keys"]),
+        "of another shape": sorted(name for name, *_ in info["mismatched_keys"]),
+    }
+    if any(wrong.values()):
+        said = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
+        raise CheckpointKeyError(f"{path}: expected the weights of a released Qwen3-VL, {said}")
+    return mllm
 
 
 def load_processor(path: str, *, max_pixels: int | None = None) -> Any:

@@ -21,6 +21,7 @@ from data.types import GroundingSample
 from evaluation.vllm_engine import request_seed
 from model.backbone import checkpoint_names
 from model.build import save_checkpoint
+from model.lora import merged_state
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
 from rft.checkpointing import load_state, save_state
@@ -159,7 +160,7 @@ class GRPOTrainer:
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""
         with self.seconds.timed("push"):
-            state = self.learner.gathered_state()
+            state = merged_state(self.learner.unwrapped, self.learner.gathered_state())
             if self.learner.accelerator.is_main_process:
                 mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
                 self.engine.push(checkpoint_names(mllm, self.learner.unwrapped.mllm.config), version=version)
