@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
+from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+from model.checkpoint_keys import check_keys, check_model_type
 
 
 @dataclass(frozen=True)
@@ -63,30 +65,14 @@ def _patch_coordinates(height: int, width: int, merge: int) -> tuple[Tensor, Ten
     return order // width, order % width
 
 
-class CheckpointKeyError(ValueError):
-    """The weights of a checkpoint are not those of its config; the message names the folder and the keys."""
-
-
 def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen3VLForConditionalGeneration:
-    """A Qwen3-VL checkpoint by name or folder. Raises ValueError for any other model type, CheckpointKeyError where a
-    weight is missing, unknown or of another shape: `from_pretrained` makes weights up for a key that is not there.
-    """
-    model_type = AutoConfig.from_pretrained(path).model_type
-    if model_type != "qwen3_vl":
-        raise ValueError(f"{path}: expected a qwen3_vl checkpoint, got {model_type!r}")
-    mllm, info = Qwen3VLForConditionalGeneration.from_pretrained(
+    """A Qwen3-VL checkpoint by name or folder, strictly. Raises ValueError, naming a wrong model type or weights."""
+    check_model_type(path)
+    loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
         path, dtype=dtype, attn_implementation=attention, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    # A tied output layer is stored once, as the embedding.
-    tied = {"lm_head.weight"} if mllm.config.tie_word_embeddings else set()
-    wrong = {
-        "missing": sorted(set(info["missing_keys"]) - tied),
-        "unknown": sorted(info["unexpected_keys"]),
-        "of another shape": sorted(name for name, *_ in info["mismatched_keys"]),
-    }
-    if any(wrong.values()):
-        said = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
-        raise CheckpointKeyError(f"{path}: expected the weights of a released Qwen3-VL, {said}")
+    mllm, info = loaded
+    check_keys(path, info, is_tied=mllm.config.tie_word_embeddings)
     return mllm
 
 
