@@ -7,10 +7,13 @@ weights that the run began with, and these.
 Source: LoRA (2106.09685), equation 3: W + (lora_alpha / r) B A.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import peft
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -82,6 +85,19 @@ def merge(state: dict[str, Tensor], *, scaling: float) -> dict[str, Tensor]:
             tensor = (tensor.float() + scaling * change).to(tensor.dtype)
         merged[name.replace(_BASE, ".")] = tensor
     return merged
+
+
+@contextlib.contextmanager
+def without_adapters(model: GroundingModel) -> Iterator[None]:
+    """Inside, the LLM answers as before the adapters were added."""
+    layers = [module for module in model.mllm.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def _is_adapter(name: str) -> bool:

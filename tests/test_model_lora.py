@@ -21,6 +21,7 @@ from data.encoding import text_ids
 from model.build import load_checkpoint, make_optimizer, save_checkpoint
 from model.grounding_model import GroundingModel
 from model.lora import ADAPTER_FILE, add_lora, merge
+from rft.reference import ReferencePolicy
 
 LORA = LoraConfig(r=4, lora_alpha=8.0)
 LINEAR_PER_LAYER, NUM_LAYERS = 7, 4
@@ -126,6 +127,23 @@ def test_adapters_of_another_config_are_refused(model: GroundingModel, tiny: Tin
     other, _ = load_checkpoint(tiny.folder, dtype="float32")
     with pytest.raises(ValueError, match=rf"{ADAPTER_FILE}: its adapters are not those of the config"):
         add_lora(other, LoraConfig(r=8), resumed=tmp_path / "step")
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapters off", "a copy"])
+def test_reference_policy_is_where_the_run_started(lora: LoraConfig | None, tiny: Tiny, rft_config: RFTConfig) -> None:
+    """Its log-probs are the checkpoint's after the policy has moved away from them, and the policy is left as it was."""
+    policy, _ = load_checkpoint(tiny.folder, dtype="float32")
+    batch = one_batch(tiny)
+    start = numbers(policy, batch)[0]
+    if lora is not None:
+        add_lora(policy, lora)
+    trained(policy, batch)
+    config = rft_config.model_copy(update={"lora": lora})
+    moved = numbers(policy, batch)[0]
+    reference = ReferencePolicy(config, policy, torch.device("cpu")).logps(batch)
+    torch.testing.assert_close(reference, start, atol=1e-6, rtol=0)
+    assert not reference.requires_grad and (moved - start).abs().max() > 1e-2
+    assert torch.equal(numbers(policy, batch)[0], moved)
 
 
 @pytest.mark.parametrize(
