@@ -1,6 +1,12 @@
 """The base of every config, and the one loader: YAML, then `key=value` overrides, then strict validation.
 
-A YAML file holds only what differs from the defaults. An unknown key is an error that names the dotted key and the
+A YAML file holds only what differs from the defaults. A group of keys may start from a preset: in
+
+    data:
+      include: configs/data/uni_stg.yaml
+      source: {parts: {refcoco: {weight: 0}}}
+
+all keys of that file are taken, and the group's own ones, here a single weight, take the place of the file's. An unknown key is an error that names the dotted key and the
 nearest valid one; so is a value out of bounds.
 """
 
@@ -36,12 +42,14 @@ def load_config(
 
     `section` takes one group of keys of the file, such as `data`. Raises ConfigError naming file and dotted key.
     """
-    tree = _read_yaml(Path(path))
+    presets: list[str] = []
+    tree = _with_presets(_read_yaml(Path(path)), (str(path),), presets)
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
+    origin = " with ".join([str(path), *presets])
     if section is None:
-        return parse_config(schema, tree, origin=str(path))
-    return parse_config(schema, tree.get(section, {}), origin=f"{path}, section {section}")
+        return parse_config(schema, tree, origin=origin)
+    return parse_config(schema, tree.get(section, {}), origin=f"{origin}, section {section}")
 
 
 def parse_config(schema: type[C], tree: dict[str, Any], *, origin: str) -> C:
@@ -69,7 +77,38 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _with_presets(tree: dict[str, Any], files: tuple[str, ...], presets: list[str]) -> dict[str, Any]:
+    """The tree with every `include: FILE`, a path from the working directory, replaced by what the file holds.
+
+    files: those that led here, outermost first. presets: gets the names of all that are included.
+    """
+    groups = {key: value for key, value in tree.items() if isinstance(value, dict)}
+    own = tree | {key: _with_presets(group, files, presets) for key, group in groups.items()}
+    if "include" not in own:
+        return own
+    name = own.pop("include")
+    chain = " includes ".join([*files, str(name)])
+    if not isinstance(name, str):
+        raise ConfigError(f"{chain}: expected the path of a YAML file")
+    if name in files:
+        raise ConfigError(f"{chain}: a file cannot include itself")
+    if not Path(name).is_file():
+        raise ConfigError(f"{chain}: no such config file")
+    presets.append(name)
+    return _merged(_with_presets(_read_yaml(Path(name)), (*files, name), presets), own)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Groups of keys are merged key by key; any other value of `over` takes the place of that of `base`."""
+    merged = base | over
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], dict) and isinstance(over[key], dict):
+            merged[key] = _merged(base[key], over[key])
+    return merged
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in a nested dict; the value is YAML. Raises ConfigError."""
     dotted, separator, value = override.partition("=")
     if not separator or not dotted:
         raise ConfigError(f"override {override!r}: expected key=value, for example optim.learning_rate=1e-5")

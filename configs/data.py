@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.base import Config
-from configs.sources import Source, Task
+from configs.sources import AnySource, MixtureSource, Task
 from configs.video import VideoConfig
 
 
@@ -51,7 +51,7 @@ class AnnotationErrorConfig(Config):
 class DataConfig(Config):
     """Samples, videos and prompts of one run."""
 
-    source: Source
+    source: Annotated[AnySource | MixtureSource, Field(discriminator="type")]
     video: VideoConfig = VideoConfig()
     prompt: PromptConfig = PromptConfig()
     train_split: str = "train"
@@ -59,5 +59,7 @@ class DataConfig(Config):
     one group differ for no reason that carries over (NOTES.md)."""
     tasks: dict[Task, Annotated[float, Field(ge=0)]] = {"stvg": 1.0}
     """Sampling weight of each task; a task of weight 0 is left out."""
+    batches: Literal["mixed", "per_task"] = "mixed"
+    """Whether the samples of a training step are of any task, or all of one task that is drawn for the step."""
     bad_records: Literal["error", "skip"] = "error"
     """What a record that cannot be used does: end the run, or be left out and counted in the log."""

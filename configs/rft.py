@@ -147,8 +147,9 @@ class RFTConfig(Config):
 
     @model_validator(mode="after")
     def _only_stvg(self) -> "RFTConfig":
-        if set(self.data.tasks) != {"stvg"}:
-            raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, got {sorted(self.data.tasks)}")
+        tasks = sorted(task for task, weight in self.data.tasks.items() if weight > 0)
+        if tasks != ["stvg"]:
+            raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, give the others weight 0; got {tasks}")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from configs.base import Config
 
@@ -158,3 +158,28 @@ AnySource = (
     | RefcocoSource
 )
 Source = Annotated[AnySource, Field(discriminator="type")]
+
+
+class MixturePart(Config):
+    """One source of a mixture: how often it is drawn, and which of its tasks and splits are used."""
+
+    source: Source
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """How often it is drawn, relative to the other parts. 0 leaves it out, and its files are not read."""
+    tasks: dict[Task, Annotated[float, Field(ge=0)]] | None = None
+    """Weight of each task among the samples drawn from this part; None takes `data.tasks`. A task that `data.tasks`
+    leaves out is left out of every part; a task named here of which there is no sample is an error."""
+    splits: dict[str, str | None] = {}
+    """The part's own name for a split of the run, such as {validation: val}; null where it has none and is left out.
+    A split that is not named here has the run's name."""
+
+
+PartName = Annotated[str, StringConstraints(pattern=r"^[\w-]+$")]
+
+
+class MixtureSource(Config):
+    """Several sources as one: a sample's id is `part/id`, its source the part's name."""
+
+    type: Literal["mixture"] = "mixture"
+    parts: Annotated[dict[PartName, MixturePart], Field(min_length=1)]
+    """By name: letters, digits, _ and -."""

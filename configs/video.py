@@ -27,3 +27,7 @@ class VideoConfig(Config):
     cache_gib: Annotated[float, Field(ge=0)] = 2.0
     """Memory of each rank for encoded prompts with their frames, and as much again for decoded clips, which other
     sentences ask about; the latest used ones are kept."""
+    decode_cache: str = ""
+    """Folder in which decoded clips are kept for later runs and other ranks, as uint8; empty for none."""
+    decode_cache_gib: Annotated[float, Field(gt=0)] = 50.0
+    """Bound of that folder; the longest unused clips make room for new ones."""

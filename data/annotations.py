@@ -1,8 +1,8 @@
 """What every annotation source returns, and how it fails: file, record and field of each record that cannot be used.
 
-A source is a function `load(config, split) -> Split`. It reads its file with `read_json` or `read_json_lines` and each
-record inside `split.record(...)`, which turns what goes wrong there into one AnnotationError among `split.rejected`,
-so that the rest of the file is still read.
+A source is a function `load(config, split) -> Split`. It reads its file with `read_json`, `read_json_pairs` or
+`json_lines` and each record inside `split.record(...)`, which turns what goes wrong there into one AnnotationError
+among `split.rejected`, so that the rest of the file is still read. The types of raw fields are in data/raw_fields.py.
 """
 
 import json
@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from reprlib import Repr
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data.types import GroundingSample
+from data.types import FrameSpan, GroundingSample, SampleError
+
+_repr = Repr()
+_repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 2, 80, 80, 40
 
 
 class AnnotationError(ValueError):
@@ -28,6 +32,14 @@ class AnnotationError(ValueError):
     def __str__(self) -> str:
         place = [self.path, *([self.record] if self.record else []), *([f"field {self.field}"] if self.field else [])]
         return f"{', '.join(place)}: {self.cause}"
+
+
+class MissingFileError(AnnotationError):
+    """There is no annotation file of that split."""
+
+
+WHOLE, FILE = "(record)", "(file)"
+"""Where an error says which field, and it is the record as a whole, or all of another file that it needs."""
 
 
 class FieldError(ValueError):
@@ -54,8 +66,9 @@ R = TypeVar("R", bound=RawRecord)
 class Split:
     """What a source read of one split.
 
-    samples: usable ones, ids unique. rejected: one error per record (or sentence) that is not. flags: facts about
-    samples that are kept, such as {"end_past_duration": [sample ids]}.
+    samples: usable ones, ids unique. rejected: one error per record, or sentence of a record, that is not. flags:
+    facts about samples that are kept, such as {"end_past_duration": [sample ids]}; a name that begins with `record_`
+    lists records. num_records: read, whatever came of them; a record may hold several sentences.
     """
 
     samples: list[GroundingSample] = field(default_factory=list)
@@ -77,73 +90,173 @@ class Split:
     def record(self, path: Path | str, name: str) -> Iterator[None]:
         """Count a record; what is wrong with it becomes one of `rejected`."""
         self.num_records += 1
+        with self.part(path, name):
+            yield
+
+    @contextmanager
+    def part(self, path: Path | str, name: str) -> Iterator[None]:
+        """A part of a record, such as one sentence: what is wrong with it costs this part only."""
         try:
             yield
-        except AnnotationError as error:
-            self.rejected.append(error)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             self.rejected.append(_as_annotation_error(error, path, name))
 
+    def extend(self, other: "Split") -> None:
+        """Take over what another Split holds of the same split."""
+        for sample in other.samples:
+            self.add(sample)
+        for flag, names in other.flags.items():
+            self.flags[flag].extend(names)
+        self.rejected.extend(other.rejected)
+        self.num_records += other.num_records
+
+    def flag_duplicates(self) -> None:
+        """Flag as `duplicate` each sample whose video, sentence and span an earlier one has."""
+        seen = set()
+        for sample in self.samples:
+            key = (sample.video_path, sample.query, sample.span)
+            if key in seen:
+                self.flags["duplicate"].append(sample.sample_id)
+            seen.add(key)
+
 
 def _as_annotation_error(error: Exception, path: Path | str, name: str) -> AnnotationError:
+    if isinstance(error, AnnotationError):
+        return AnnotationError(error.path, error.cause, record=error.record or name, field=error.field or FILE)
     if isinstance(error, ValidationError):
-        detail = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        return AnnotationError(path, f"{detail['msg']}, got {_short(detail.get('input'))}", record=name, field=place)
-    if isinstance(error, FieldError):
+        return _as_annotation_error(_as_field_error(error), path, name)
+    if isinstance(error, FieldError | SampleError):
         return AnnotationError(path, error.cause, record=name, field=error.field)
     if isinstance(error, KeyError):
         return AnnotationError(path, "is missing", record=name, field=str(error.args[0]))
-    return AnnotationError(path, str(error) or repr(error), record=name)
+    return AnnotationError(path, str(error) or repr(error), record=name, field=WHOLE)
 
 
-def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+def _as_field_error(error: ValidationError) -> FieldError:
+    """The first complaint of pydantic: where, what is expected, what was found."""
+    detail = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in detail["loc"]) or WHOLE
+    if detail["type"] == "missing":
+        return FieldError(place, "is missing")
+    return FieldError(place, f"{detail['msg']}, got {_repr.repr(detail.get('input'))}")
 
 
-def parse_raw(schema: type[R], record: Any) -> R:
-    """A published record, checked; inside `Split.record` its ValidationError becomes an AnnotationError."""
-    return schema.model_validate(record)
+def parse_raw(schema: type[R], record: Any, *, at: str = "") -> R:
+    """A published record, or the part of one that is `at` a field, checked. Raises FieldError."""
+    try:
+        return schema.model_validate(record)
+    except ValidationError as error:
+        found = _as_field_error(error)
+        if at and found.field == WHOLE:
+            raise FieldError(at, found.cause) from None
+        raise FieldError(f"{at}.{found.field}" if at else found.field, found.cause) from None
+
+
+@contextmanager
+def errors_of(path: Path | str) -> Iterator[None]:
+    """What is wrong inside is wrong with this file, not with the record that led to it: a FieldError becomes an
+    AnnotationError."""
+    try:
+        yield
+    except FieldError as error:
+        raise AnnotationError(path, error.cause, field=error.field) from None
+
+
+def frame_span(field: str, start: int, end: int, *, within: FrameSpan | None = None) -> FrameSpan:
+    """Frames start .. end - 1. Raises FieldError where that is nothing, or leaves `within`."""
+    if not 0 <= start < end:
+        raise FieldError(field, f"expected frames 0 <= start < end (exclusive), got start {start}, end {end}")
+    if within and not within.start <= start < end <= within.end:
+        raise FieldError(field, f"expected frames inside of [{within.start}, {within.end}), got [{start}, {end})")
+    return FrameSpan(start, end)
 
 
 def read_text(path: Path) -> str:
     """The file as UTF-8. Raises AnnotationError."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise AnnotationError(path, "no such annotation file") from None
-    except IsADirectoryError:
-        raise AnnotationError(path, "expected a file, found a folder") from None
+        return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise AnnotationError(path, f"not UTF-8 at byte {error.start}") from None
 
 
+def read_bytes(path: Path) -> bytes:
+    """The file. Raises AnnotationError."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(path, "no such annotation file") from None
+    except IsADirectoryError:
+        raise AnnotationError(path, "expected a file, found a folder") from None
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from None
+
+
 def read_json(path: Path, expected: type) -> Any:
     """A whole JSON file whose top is a `list` or a `dict`. Raises AnnotationError."""
-    try:
-        tree = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise AnnotationError(path, f"not valid JSON: {error}") from None
+    tree = _loads(path)
     if not isinstance(tree, expected):
         raise AnnotationError(path, f"expected a {expected.__name__}, found a {type(tree).__name__}")
     return tree
 
 
-def parse_json_line(line: str) -> dict[str, Any]:
+def read_json_pairs(path: Path) -> list[tuple[str, Any]]:
+    """Keys and values of the object that is a JSON file, in order; a key that is there twice comes twice.
+
+    Raises AnnotationError.
+    """
+    pairs: list[tuple[str, Any]] = []
+
+    def keep_last(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        # Objects end from the inside out, so the last one is the whole file.
+        nonlocal pairs
+        pairs = found
+        return dict(found)
+
+    tree = _loads(path, object_pairs_hook=keep_last)
+    if not isinstance(tree, dict):
+        raise AnnotationError(path, f"expected a dict, found a {type(tree).__name__}")
+    return pairs
+
+
+def _loads(path: Path, **options: Any) -> Any:
+    try:
+        return json.loads(read_text(path), **options)
+    except AnnotationError:
+        raise
+    except (ValueError, RecursionError) as error:  # a ValueError too for integers of more than 4300 digits
+        raise AnnotationError(path, f"not valid JSON: {error}") from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """("line 1", its bytes), ... without blank lines, to be parsed inside `Split.record`. Raises AnnotationError."""
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if line.strip():
+            yield f"line {number}", line
+
+
+def parse_json_line(line: str | bytes) -> dict[str, Any]:
     """One line of a JSONL file. Raises FieldError, for use inside `Split.record`."""
     try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise FieldError("(line)", f"not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
         raise FieldError("(line)", f"not valid JSON: {error}") from None
     if not isinstance(record, dict):
         raise FieldError("(line)", f"expected an object, found a {type(record).__name__}")
     return record
 
 
-def media_path(root: Path | str, relative: str) -> str:
+def media_path(root: Path | str, relative: str, *, field: str = "video") -> str:
     """`root / relative`, which must stay inside of root. Raises FieldError."""
     pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or not relative.strip() or "\0" in relative:
-        raise FieldError("video", f"expected a path inside of the video folder, got {relative!r}")
+    if pure.is_absolute() or ".." in pure.parts or not relative.strip() or not _is_file_name(relative):
+        raise FieldError(field, f"expected a path inside of the video folder, got {_repr.repr(relative)}")
     return str(Path(root) / relative)
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -176,14 +176,3 @@ def true_box_px(sample: GroundingSample, frame_idx: int) -> tuple[float, float, 
     if sample.span is None or sample.boxes_xyxy_px is None or not sample.span.start <= frame_idx < sample.span.end:
         return None
     return sample.boxes_xyxy_px[frame_idx - sample.span.start]
-
-
-def dense_tube(samples: Sequence[GroundingSample]) -> tuple[Tensor, Tensor]:
-    """True boxes at every frame of the true spans: boxes_xyxy_BF4 in [0, 1], has_box_BF; column f is frame start + f."""
-    rows, masks = [], []
-    for sample in samples:
-        boxes = sample.boxes_xyxy_px or (None,) * len(sample.span or ())
-        px = torch.tensor([box or (0.0, 0.0, 0.0, 0.0) for box in boxes]).reshape(-1, 4)
-        rows.append(normalize_boxes(px, width=sample.width, height=sample.height))
-        masks.append(torch.tensor([box is not None for box in boxes], dtype=torch.bool))
-    return _pad(rows, 0.0), _pad(masks, 0).bool()

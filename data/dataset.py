@@ -14,38 +14,53 @@ from data.answers import SpanSec, format_answer, format_span
 from data.collate import Batch, collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, encode_prompt, text_ids
 from data.frame_sampling import choose_training_frames
+from data.token_budget import TokenBudget
 from data.types import DecodedClip, FrameSpan, GroundingSample
-from data.video import VideoDecodeError, read_clip
+from data.video import VideoDecodeError, open_reader, read_clip
+from data.video_cache import ClipKey, clip_key
 
 
 class PromptEncoder:
     """Sample -> EncodedPrompt, through one config. The most recent prompts and clips are kept: `cache_gib` of each.
 
-    A prompt holds its clip, so a clip may be counted twice: `cache_gib` is a bound from above.
+    A prompt holds its clip, so a clip may be counted twice: `cache_gib` is a bound from above. A file that changes is
+    read again.
     """
 
     def __init__(self, processor: Any, data: DataConfig) -> None:
         self.processor = processor
         self.data = data
+        self.read = open_reader(data.video)
+        self.budget = TokenBudget(processor, data.video, order=data.prompt.prompt_order)
         size = int(data.video.cache_gib * 2**30)
-        self._prompts: LRUCache[tuple[str, str], EncodedPrompt] = LRUCache(size, getsizeof=_nbytes)
-        self._clips: LRUCache[tuple[str, FrameSpan], DecodedClip] = LRUCache(
+        self._prompts: LRUCache[tuple[str, str, ClipKey], EncodedPrompt] = LRUCache(size, getsizeof=_nbytes)
+        self._clips: LRUCache[tuple[ClipKey, FrameSpan, float], DecodedClip] = LRUCache(
             size, getsizeof=lambda clip: clip.frames_THW3.nbytes
         )
 
     def __call__(self, sample: GroundingSample) -> EncodedPrompt:
-        """Raises VideoDecodeError."""
-        key = (sample.sample_id, sample.query)
+        """Raises VideoDecodeError, and PromptError for a prompt above the token budget."""
+        frame_idx_T = self.frame_idx(sample)
+        clip_id = clip_key(sample.video_path, frame_idx_T, self.data.video.decoder)
+        key = (sample.sample_id, sample.query, clip_id)
         if key not in self._prompts:
-            prompt = encode_prompt(self.processor, sample, self._clip(sample), order=self.data.prompt.prompt_order)
+            clip = self._clip(sample, frame_idx_T, clip_id)
+            prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
+            self.budget.check(sample, len(prompt.input_ids_L))
             if _nbytes(prompt) > self._prompts.maxsize:
                 return prompt
             self._prompts[key] = prompt
         return self._prompts[key]
 
-    def _clip(self, sample: GroundingSample) -> DecodedClip:
-        key = (sample.video_path, sample.clip)
-        clip = self._clips[key] if key in self._clips else self._read(sample)
+    def frame_idx(self, sample: GroundingSample) -> np.ndarray:
+        """Absolute indices of the frames that the model is given. Raises PromptError."""
+        return self.budget.frames(sample)
+
+    def _clip(self, sample: GroundingSample, frame_idx_T: np.ndarray, clip_id: ClipKey) -> DecodedClip:
+        key = (clip_id, sample.clip, sample.fps)
+        clip = self._clips.get(key)
+        if clip is None:
+            clip = read_clip(sample.video_path, sample.clip, frame_idx_T, fps=sample.fps, read=self.read)
         height, width = clip.frames_THW3.shape[1:3]
         if (width, height) != (sample.width, sample.height):
             said = f"sample {sample.sample_id!r} says {sample.width} x {sample.height}"
@@ -53,17 +68,6 @@ class PromptEncoder:
         if clip.frames_THW3.nbytes <= self._clips.maxsize:
             self._clips[key] = clip
         return clip
-
-    def _read(self, sample: GroundingSample) -> DecodedClip:
-        video = self.data.video
-        return read_clip(
-            sample.video_path,
-            sample.clip,
-            fps=sample.fps,
-            sample_fps=video.sample_fps,
-            max_frames=video.max_frames,
-            decoder=video.decoder,
-        )
 
 
 def _nbytes(prompt: EncodedPrompt) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from transformers.video_utils import VideoMetadata
 
 from data.prompts import PromptOrder, build_messages
 from data.types import DecodedClip, GroundingSample
@@ -48,6 +47,9 @@ class EncodedPrompt:
 
 def encode_prompt(processor: Any, sample: GroundingSample, clip: DecodedClip, *, order: PromptOrder) -> EncodedPrompt:
     """Run the backbone's own processor on one sample."""
+    # Here, since scoring reads tubes without any model code.
+    from transformers.video_utils import VideoMetadata
+
     text = processor.apply_chat_template(
         build_messages(sample, order=order), tokenize=False, add_generation_prompt=True
     )

@@ -3,23 +3,50 @@
 Source of positive/negative frame sampling: Bridge-STG (2604.08014), abstract; counts and the draw are our choice.
 """
 
+import math
+
 import numpy as np
 
 from data.types import FrameSpan
 
 
-def sample_frames(clip: FrameSpan, *, fps: float, sample_fps: float, max_frames: int) -> np.ndarray:
-    """Absolute indices of the frames given to the model, ascending.
+def sample_frames(
+    clip: FrameSpan, *, fps: float, sample_fps: float, max_frames: int, num_frames: int | None = None
+) -> np.ndarray:
+    """Absolute indices of the frames given to the model, ascending; the first frame of the clip is always among them.
 
-    One frame for a clip of one frame. Otherwise about `sample_fps` a second from the clip's first frame on, at least 2
-    (one temporal patch of the backbone) and at most `max_frames`, spread uniformly.
+    `num_frames` of them (all where the clip has no more), the first and the last frame included: frame
+    floor(i (L - 1) / (N - 1)) of L, i = 0, ..., N - 1. That is the rule of STCAT, whose list goes through
+    int(linspace(0, L - 1, N)) (github.com/jy0205/STCAT, datasets/data_utils.py), so numbers compare.
+
+    Without `num_frames` about `sample_fps` a second, at least 2 (one temporal patch of the backbone). A clip that would
+    have more than `max_frames` is spread over: frame floor(i L / N), whose last one is L / N before the clip's end.
+
+    Frames are chosen by index. In a video of variable frame rate, `fps` is the mean rate: frames are then spread evenly
+    over the frames of the file, not over time, and the times that the model reads are still each frame's own.
     """
-    if len(clip) == 1:
+    count = count_frames(len(clip), fps=fps, sample_fps=sample_fps, max_frames=max_frames, num_frames=num_frames)
+    if count == 1:
         return np.array([clip.start])
-    wanted = int(np.ceil(len(clip) * min(1.0, sample_fps / fps) - 1e-9))
-    count = int(np.clip(wanted, 2, min(max_frames, len(clip))))
-    step = fps / sample_fps if 2 < count == wanted else len(clip) / count
-    return clip.start + np.minimum(np.floor(np.arange(count) * max(step, 1.0) + 1e-9), len(clip) - 1).astype(np.int64)
+    steps = np.arange(count)
+    if num_frames is not None:
+        return clip.start + steps * (len(clip) - 1) // (count - 1)
+    is_at_rate = 2 < count == _frames_at_rate(len(clip), fps, sample_fps)
+    step = fps / sample_fps if is_at_rate else len(clip) / count
+    return clip.start + np.minimum(np.floor(steps * max(step, 1.0) + 1e-9), len(clip) - 1).astype(np.int64)
+
+
+def count_frames(
+    clip_frames: int, *, fps: float, sample_fps: float, max_frames: int, num_frames: int | None = None
+) -> int:
+    """How many frames `sample_frames` gives for a clip of `clip_frames` frames: 1 for an image, at least 2 otherwise."""
+    if num_frames is not None:
+        return min(num_frames, clip_frames)
+    return min(max(_frames_at_rate(clip_frames, fps, sample_fps), 2), max_frames, clip_frames)
+
+
+def _frames_at_rate(clip_frames: int, fps: float, sample_fps: float) -> int:
+    return math.ceil(clip_frames * min(1.0, sample_fps / fps) - 1e-9)
 
 
 def frames_in_span(frame_idx_T: np.ndarray, span: FrameSpan) -> np.ndarray:

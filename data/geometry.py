@@ -26,8 +26,12 @@ def box_xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
 
 def normalize_boxes(boxes_xyxy_px: Tensor, *, width: int, height: int) -> Tensor:
     """[..., 4] pixels -> [0, 1], clipped to the image."""
-    scale = boxes_xyxy_px.new_tensor([width, height, width, height])
-    return (boxes_xyxy_px / scale).clamp(0.0, 1.0)
+    return normalize_boxes_by_size(boxes_xyxy_px, boxes_xyxy_px.new_tensor([width, height]))
+
+
+def normalize_boxes_by_size(boxes_xyxy_px: Tensor, sizes_px: Tensor) -> Tensor:
+    """`normalize_boxes` where each box has its own image; sizes are (width, height). [..., 4], [..., 2] -> [..., 4]."""
+    return (boxes_xyxy_px / torch.cat([sizes_px, sizes_px], dim=-1)).clamp(0.0, 1.0)
 
 
 def box_area(boxes_xyxy: Tensor) -> Tensor:
@@ -115,16 +119,22 @@ def tube_viou(
     Column f of the boxes is frame gt_start + f; pred_boxes hold the prediction's boxes at those frames. Spans are in
     frames. A true frame without an annotated box counts in the union and adds 0. [B, F, 4], [B, 2], ... -> [B].
     """
-    offset_F = torch.arange(gt_boxes_BF4.shape[1], device=gt_boxes_BF4.device)
-    frame_BF = gt_span_B2[:, :1] + offset_F
-    in_both_BF = (frame_BF < gt_span_B2[:, 1:]) & (frame_BF >= pred_span_B2[:, :1]) & (frame_BF < pred_span_B2[:, 1:])
-    iou_BF = box_iou(pred_boxes_BF4, gt_boxes_BF4)
-    total_B = torch.where(in_both_BF & gt_has_box_BF, iou_BF, 0.0).sum(dim=1)
+    in_both_BF = frames_in_both(pred_span_B2, gt_span_B2, num_columns=gt_boxes_BF4.shape[1])
     _, union_B = span_overlap(pred_span_B2, gt_span_B2)
-    return total_B / union_B.clamp(min=1.0)
+    return iou_sum(pred_boxes_BF4, gt_boxes_BF4, in_both_BF & gt_has_box_BF) / union_B.clamp(min=1.0)
+
+
+def frames_in_both(pred_span_B2: Tensor, gt_span_B2: Tensor, *, num_columns: int) -> Tensor:
+    """Which of the frames gt_start + 0, 1, ... are in both spans. -> [B, num_columns] bool."""
+    frame_BF = gt_span_B2[:, :1] + torch.arange(num_columns, device=gt_span_B2.device)
+    return (frame_BF < gt_span_B2[:, 1:]) & (frame_BF >= pred_span_B2[:, :1]) & (frame_BF < pred_span_B2[:, 1:])
+
+
+def iou_sum(a_BF4: Tensor, b_BF4: Tensor, counted_BF: Tensor) -> Tensor:
+    """Sum of the IoU over the frames that count. -> [B]."""
+    return torch.where(counted_BF, box_iou(a_BF4, b_BF4), 0.0).sum(dim=1)
 
 
 def gt_tube_iou(pred_boxes_BF4: Tensor, gt_boxes_BF4: Tensor, gt_has_box_BF: Tensor) -> Tensor:
     """gt-conditioned vIoU: mean IoU over the true frames that have a box, whatever span was predicted. -> [B]."""
-    iou_BF = torch.where(gt_has_box_BF, box_iou(pred_boxes_BF4, gt_boxes_BF4), 0.0)
-    return iou_BF.sum(dim=1) / gt_has_box_BF.sum(dim=1).clamp(min=1)
+    return iou_sum(pred_boxes_BF4, gt_boxes_BF4, gt_has_box_BF) / gt_has_box_BF.sum(dim=1).clamp(min=1)

@@ -1,33 +1,127 @@
-"""Make the samples of a data config ready: render the synthetic source, then count what every split holds.
+"""Make samples ready to be trained on: annotations as a `datasets` folder with a report, or the rendered source.
 
-python -m data.prepare --config configs/demo/sft.yaml
-python -m data.prepare --config configs/demo/sft.yaml data.source.num_videos.train=1000
+Published annotations (a source of data/sources; `key=value` sets its other fields, from configs/sources.py):
+
+    python -m data.prepare --source vidstg --annotations VidSTG/annotations --videos vidor/video --out prepared/vidstg \\
+        tracks=vidor/annotation --splits val test --check-videos
+
+reads the splits (the usual ones that are there unless named), looks for every video, and writes `data/{split}.parquet`,
+`README.md` for `datasets.load_dataset`, `report.md`, `report.json` and `histograms.png`. A sample annotated in seconds
+gets the clock of its video where --videos says where it is. --check-videos also compares each header with the
+annotation and decodes the first and last frame of each clip, with the decoder that a run will use (--decoder). A killed
+command goes on where it was.
+
+Source `synthetic` of a run's config, rendered and counted:
+
+    python -m data.prepare --config configs/demo/sft.yaml data.source.num_videos.train=1000
 """
 
+import argparse
 import logging
+import os
+import shlex
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
 
-from configs.base import load_config
-from configs.command_line import config_parser
+from configs.base import Config, ConfigError, apply_override, load_config, parse_config
 from configs.data import DataConfig
 from configs.run import setup_logging
-from configs.sources import SyntheticSource
-from data.sources import load_samples
+from configs.sources import AnySource, SyntheticSource
+from configs.video import VideoConfig
+from data.annotations import AnnotationError
+from data.preparation.run import Request, prepare
+from data.sources import SOURCES, load_samples
 from data.sources.synthetic import render
+from data.video import READERS
 
 logger = logging.getLogger("data.prepare")
 
+CONFIGS: dict[str, type[Config]] = {
+    get_args(cls.model_fields["type"].annotation)[0]: cls for cls in get_args(AnySource)
+}
 
-def main() -> None:
-    """Entry point."""
-    parser = config_parser(__doc__)
-    parser.add_argument("--splits", nargs="+", default=["train"], help="to count, of a source that is not rendered")
-    arguments = parser.parse_args()
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. What cannot be used ends the process with status 2 and the reason."""
+    parser = _parser()
+    parsed = parser.parse_intermixed_args(arguments)
     setup_logging()
-    config = load_config(DataConfig, arguments.config, arguments.overrides, section="data")
+    try:
+        if parsed.config is not None:
+            _render_and_count(parsed)
+        else:
+            prepare(_request(parsed))
+    except (ConfigError, AnnotationError) as error:
+        parser.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--config", type=Path, help="a run's config, for the synthetic source")
+    origin.add_argument("--source", choices=sorted(SOURCES))
+    parser.add_argument("--annotations", help="folder with the annotation files (the `root` of jsonl and synthetic)")
+    parser.add_argument("--videos", help="folder with the videos or images")
+    parser.add_argument("--out", help="folder to write")
+    parser.add_argument("--splits", nargs="+", help="such as train val test")
+    parser.add_argument("--check-videos", action="store_true", help="decode first and last frame of every clip")
+    parser.add_argument("--decoder", choices=sorted(READERS), default=VideoConfig().decoder, help="of --check-videos")
+    parser.add_argument("--num-processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("overrides", nargs="*", help="key=value, for example layout=stcat")
+    return parser
+
+
+def _request(parsed: argparse.Namespace) -> Request:
+    """Raises ConfigError."""
+    for name in ("annotations", "out"):
+        if not getattr(parsed, name):
+            raise ConfigError(f"--{name}: expected a folder with --source {parsed.source}")
+    if wrong := [split for split in parsed.splits or () if not split.replace("_", "").isalnum()]:
+        raise ConfigError(f"--splits {wrong[0]!r}: expected letters, digits and _; write key=value before --splits")
+    source = source_config(parsed.source, parsed.annotations, parsed.videos, parsed.overrides)
+    if isinstance(source, SyntheticSource):
+        render(source, num_processes=parsed.num_processes)
+    splits = None if parsed.splits is None else tuple(parsed.splits)
+    return Request(
+        source,
+        out=parsed.out,
+        command=command_text(parsed),
+        splits=splits,
+        check_with=parsed.decoder if parsed.check_videos else None,
+        num_processes=max(1, parsed.num_processes),
+    )
+
+
+def source_config(name: str, annotations: str, videos: str | None, overrides: Sequence[str]) -> Config:
+    """The config of a source from what was typed. Raises ConfigError with the nearest valid key."""
+    schema = CONFIGS[name]
+    tree: dict[str, Any] = {"annotations" if "annotations" in schema.model_fields else "root": annotations}
+    if videos is not None:
+        tree["videos"] = videos
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(schema, tree, origin=f"--source {name}")
+
+
+def command_text(parsed: argparse.Namespace) -> str:
+    """The command as it could be typed again, without what does not change the result."""
+    words = ["python", "-m", "data.prepare", "--source", parsed.source]
+    for name in ("annotations", "videos", "out"):
+        words += [f"--{name}", getattr(parsed, name)] if getattr(parsed, name) is not None else []
+    words += ["--check-videos", "--decoder", parsed.decoder] if parsed.check_videos else []
+    words += parsed.overrides
+    words += ["--splits", *parsed.splits] if parsed.splits else []
+    return shlex.join(words)
+
+
+def _render_and_count(parsed: argparse.Namespace) -> None:
+    config = load_config(DataConfig, parsed.config, parsed.overrides, section="data")
     if isinstance(config.source, SyntheticSource):
         render(config.source)
-    for split in config.source.num_videos if isinstance(config.source, SyntheticSource) else arguments.splits:
+    splits = config.source.num_videos if isinstance(config.source, SyntheticSource) else parsed.splits or ["train"]
+    for split in splits:
         samples = load_samples(config, split)
         logger.info("%s: %d samples %s", split, len(samples), dict(Counter(sample.task for sample in samples)))
 

@@ -5,17 +5,18 @@ Shapes: B samples, T frames with a predicted box, F frames of the true span (col
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.answers import Answer, ParseFailure, SpanSec
-from data.collate import dense_tube
 from data.encoding import EncodedPrompt
 from data.frame_sampling import frames_in_span
-from data.geometry import interpolate_tube, span_iou, span_sec_to_frames, tube_viou
-from data.types import FrameSpan, GroundingSample
+from data.geometry import interpolate_tube, normalize_boxes_by_size, span_iou, span_sec_to_frames, tube_viou
+from data.ragged_boxes import NO_BOX, RaggedBoxes, flat_boxes
+from data.types import BoxPx, FrameSpan, GroundingSample
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TubeBatch:
 
 def span_frames(sample: GroundingSample, answer: Answer | ParseFailure) -> FrameSpan | None:
     """The answered interval in frames of the video; None for a failure and for an interval outside of the clip."""
-    start, end = (int(value) for value in _pred_spans([sample], [answer])[0])
+    start, end = (int(value) for value in answered_spans([sample], [answer])[0])
     return FrameSpan(start, end) if start < end else None
 
 
@@ -56,7 +57,8 @@ def answer_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer
     return frames_in_span(prompt.clip.frame_idx_T, span)
 
 
-def _pred_spans(samples: Sequence[GroundingSample], answers: Sequence[Answer | ParseFailure]) -> Tensor:
+def answered_spans(samples: Sequence[GroundingSample], answers: Sequence[Answer | ParseFailure]) -> Tensor:
+    """Answered intervals in absolute frames, cut to the clips; (0, 0) for a failure. -> [B, 2]."""
     nothing = (float("nan"), float("nan"))
     spans = [(a.start_sec, a.end_sec) if isinstance(a, SpanSec) else nothing for a in answers]
     return span_sec_to_frames(
@@ -79,16 +81,51 @@ def tube_batch(
     """
     device = boxes_xyxy_BT4.device
     gt_boxes_BF4, gt_has_box_BF = (tensor.to(device) for tensor in dense_tube(samples))
-    if unlabelled := [sample.sample_id for sample in samples if sample.span is None]:
-        raise ValueError(f"samples without a true span cannot be scored: {unlabelled[:5]}")
-    gt_spans = [(s.span.start, s.span.end) for s in samples if s.span is not None]
-    gt_span_B2 = torch.tensor(gt_spans, dtype=torch.float32, device=device)
+    gt_span_B2 = true_spans(samples).to(device)
     gt_frames_BF = gt_span_B2[:, :1] + torch.arange(gt_boxes_BF4.shape[1], device=device)
     return TubeBatch(
         parsed_B=torch.tensor([not isinstance(answer, ParseFailure) for answer in answers], device=device),
-        pred_span_B2=_pred_spans(samples, answers).to(device),
+        pred_span_B2=answered_spans(samples, answers).to(device),
         gt_span_B2=gt_span_B2,
         pred_boxes_BF4=interpolate_tube(boxes_xyxy_BT4, frame_idx_BT.float(), valid_BT, gt_frames_BF),
         gt_boxes_BF4=gt_boxes_BF4,
         gt_has_box_BF=gt_has_box_BF,
     )
+
+
+def true_spans(samples: Sequence[GroundingSample]) -> Tensor:
+    """[B, 2] absolute frames. Raises ValueError for samples without a span."""
+    if unlabelled := [sample.sample_id for sample in samples if sample.span is None]:
+        raise ValueError(f"samples without a true span cannot be scored: {unlabelled[:5]}")
+    return torch.tensor([(s.span.start, s.span.end) for s in samples if s.span is not None], dtype=torch.float32)
+
+
+def true_boxes(samples: Sequence[GroundingSample]) -> tuple[RaggedBoxes, np.ndarray]:
+    """True boxes in pixels at every frame of the true spans, and which of them are annotated ([N] bool)."""
+    rows = [sample.boxes_xyxy_px or (None,) * len(sample.span or ()) for sample in samples]
+    counts_B = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    starts_B = np.array([sample.span.start if sample.span else 0 for sample in samples], dtype=np.int64)
+    row_N, total = np.repeat(np.arange(len(rows)), counts_B), int(counts_B.sum())
+    column_N = np.arange(total) - (np.cumsum(counts_B) - counts_B)[row_N]
+    boxes_N4 = flat_boxes(chain.from_iterable(map(_without_gaps, rows)), total)
+    has_box_N = np.ones(total, dtype=bool)
+    for row in (row for row, boxes in enumerate(rows) if None in boxes):
+        has_box_N[row_N == row] = [box is not None for box in rows[row]]
+    return RaggedBoxes(row_N, starts_B[row_N] + column_N, boxes_N4, len(rows)), has_box_N
+
+
+def _without_gaps(boxes: Sequence[BoxPx | None]) -> Sequence[BoxPx]:
+    """Zeros where there is no box; nearly all annotations have one at every frame."""
+    return [box or NO_BOX for box in boxes] if None in boxes else boxes  # type: ignore[return-value]
+
+
+def dense_tube(samples: Sequence[GroundingSample]) -> tuple[Tensor, Tensor]:
+    """True boxes at every frame of the true spans: boxes_xyxy_BF4 in [0, 1], has_box_BF; column f is frame start + f."""
+    boxes, has_box_N = true_boxes(samples)
+    return boxes.pad(normalized(boxes, samples)), boxes.pad(torch.from_numpy(has_box_N))
+
+
+def normalized(boxes: RaggedBoxes, samples: Sequence[GroundingSample]) -> Tensor:
+    """Pixels of each sample's video -> [0, 1], clipped to the image. -> [N, 4] float32."""
+    sizes_B2 = torch.tensor([(sample.width, sample.height) for sample in samples], dtype=torch.float32)
+    return normalize_boxes_by_size(torch.from_numpy(boxes.boxes_N4).float(), sizes_B2[torch.from_numpy(boxes.row_N)])

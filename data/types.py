@@ -5,7 +5,7 @@ the *clip* (the part of the video that the model is given), since that is what t
 """
 
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf as INF
 from typing import Literal, get_args
 
 import numpy as np
@@ -34,16 +34,28 @@ class FrameSpan:
         return self.end - self.start
 
 
+class SampleError(ValueError):
+    """A sample contradicts itself; `field` is where."""
+
+    def __init__(self, field: str, cause: str) -> None:
+        super().__init__(field, cause)
+        self.field, self.cause = field, cause
+
+    def __str__(self) -> str:
+        return self.cause
+
+
 @dataclass(frozen=True)
 class GroundingSample:
     """One question about one clip, with its answer.
 
     source: the annotation source it came from. width, height: of the video in pixels; 0 where the annotation does not say, which
-    only temporal and qa samples may leave open until the file has been looked at. Their clock is TICKS_PER_SEC then.
+    only samples without boxes may leave open until the file has been looked at. Their clock is TICKS_PER_SEC then.
     stvg: `span` and `boxes_xyxy_px` (one per frame of the span, None where the annotation has no box).
     temporal: `span`, the interval that is trained on, and `windows_sec`, all annotated intervals in seconds of the clip, as they are
     written (an end may lie past the clip). rec: a clip of one frame, `span` equal to it, one box. qa: `options` and `choice`.
     Without a span and boxes it is a question that nobody has answered yet: it can be asked, not trained on or scored.
+    Raises SampleError.
     """
 
     sample_id: str
@@ -63,9 +75,10 @@ class GroundingSample:
     source: str = ""
 
     def __post_init__(self) -> None:
-        problem = _problem(self)
+        problem = _question_problem(self) or _answer_problem(self)
         if problem:
-            raise ValueError(f"sample {self.sample_id!r} ({self.task}): {problem}")
+            field, cause = problem
+            raise SampleError(field, f"sample {self.sample_id!r} ({self.task}): {cause}")
 
     @property
     def is_probed(self) -> bool:
@@ -84,48 +97,53 @@ class GroundingSample:
         return (self.span.start - self.clip.start) / self.fps, (self.span.end - self.clip.start) / self.fps
 
 
-def _problem(sample: GroundingSample) -> str | None:
-    """What is wrong with a sample, or None."""
-    return _question_problem(sample) or _answer_problem(sample)
-
-
-def _question_problem(sample: GroundingSample) -> str | None:
+def _question_problem(sample: GroundingSample) -> tuple[str, str] | None:
+    """Field and cause of what is wrong with the question, or None."""
     if sample.task not in get_args(Task):
-        return f"task {sample.task!r} is not one of {get_args(Task)}"
+        return "task", f"task {sample.task!r} is not one of {get_args(Task)}"
     if sample.query_type not in get_args(QueryType):
-        return f"query_type {sample.query_type!r} is not one of {get_args(QueryType)}"
-    smallest = 0 if sample.task in ("temporal", "qa") else 1
-    if not (0 < sample.fps < float("inf")) or min(sample.width, sample.height) < smallest:
-        return f"expected positive fps, width, height, got {sample.fps}, {sample.width}, {sample.height}"
+        return "query_type", f"query_type {sample.query_type!r} is not one of {get_args(QueryType)}"
+    if not 0 < sample.fps < float("inf"):
+        return "fps", f"expected a positive fps, got {sample.fps}"
+    smallest = 0 if sample.task in ("temporal", "qa") or sample.span is None else 1
+    for name, size in (("width", sample.width), ("height", sample.height)):
+        if size < smallest:
+            return name, f"expected {name} >= {smallest}, got {size}"
     if not sample.query.strip():
-        return "the query is empty"
+        return "query", "the query is empty"
     return None
 
 
-def _answer_problem(sample: GroundingSample) -> str | None:
+def _answer_problem(sample: GroundingSample) -> tuple[str, str] | None:
+    """Field and cause of what is wrong with the answer, or None."""
     if any(not 0 <= start < end < float("inf") for start, end in sample.windows_sec):
-        return f"expected windows of 0 <= start < end seconds, got {sample.windows_sec}"
+        return "windows_sec", f"expected windows of 0 <= start < end seconds, got {sample.windows_sec}"
     if sample.task == "qa":
         letters = [chr(ord("A") + i) for i in range(len(sample.options))]
-        return None if sample.choice in letters else f"choice {sample.choice!r} is not one of {letters}"
+        return None if sample.choice in letters else ("choice", f"choice {sample.choice!r} is not one of {letters}")
     if sample.task == "rec" and len(sample.clip) != 1:
-        return f"expected a clip of one frame, got {sample.clip}"
+        return "clip", f"expected a clip of one frame, got {sample.clip}"
     if sample.span is None:
-        return None if sample.boxes_xyxy_px is None else "boxes without a span"
+        return None if sample.boxes_xyxy_px is None else ("boxes_xyxy_px", "boxes without a span")
     if not sample.clip.start <= sample.span.start < sample.span.end <= sample.clip.end:
-        return f"span {sample.span} is not inside the clip {sample.clip}"
-    if sample.task in ("stvg", "rec"):
-        num_boxes = -1 if sample.boxes_xyxy_px is None else len(sample.boxes_xyxy_px)
-        if num_boxes != len(sample.span):
-            return f"expected one box (or null) per frame of the span, {len(sample.span)}, got {num_boxes}"
-        bad = [box for box in sample.boxes_xyxy_px or () if box is not None and not _is_box(box)]
-        if bad:
-            return f"expected boxes as (left, top, right, bottom), left <= right and top <= bottom, got {bad[0]}"
+        return "span", f"span {sample.span} is not inside the clip {sample.clip}"
+    return _boxes_problem(sample, len(sample.span)) if sample.task in ("stvg", "rec") else None
+
+
+def _boxes_problem(sample: GroundingSample, num_frames: int) -> tuple[str, str] | None:
+    num_boxes = -1 if sample.boxes_xyxy_px is None else len(sample.boxes_xyxy_px)
+    if num_boxes != num_frames:
+        return "boxes_xyxy_px", f"expected one box (or null) per frame of the span, {num_frames}, got {num_boxes}"
+    for box in sample.boxes_xyxy_px or ():
+        if box is not None and not _is_box(box):
+            cause = f"expected boxes as (left, top, right, bottom), left <= right and top <= bottom, got {box}"
+            return "boxes_xyxy_px", cause
     return None
 
 
 def _is_box(box: BoxPx) -> bool:
-    return len(box) == 4 and all(map(isfinite, box)) and box[0] <= box[2] and box[1] <= box[3]
+    # Not a number is in no order, so that one chain of comparisons is all; a split has millions of boxes.
+    return len(box) == 4 and -INF < box[0] <= box[2] < INF and -INF < box[1] <= box[3] < INF
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from data.collate import true_box_px
 from data.sources.jsonl import read_samples
 from data.types import GroundingSample
 from data.video import READERS
-from evaluation.draw import BACKGROUND, GREEN, GREY, ORANGE, WHITE, draw_timeline, predicted_boxes
+from evaluation.draw import BACKGROUND, GREEN, GREY, ORANGE, WHITE, draw_timeline, drawable, predicted_boxes
 from evaluation.metrics import score
-from evaluation.predict import Prediction, read_predictions
+from evaluation.predictions import Prediction, read_predictions
 
 logger = logging.getLogger("evaluation.contact_sheet")
 
@@ -40,7 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
     setup_logging()
     samples = {sample.sample_id: sample for sample in read_samples(arguments.annotations)}
-    predictions = read_predictions(arguments.predictions)
+    predictions = [
+        p for p in drawable(read_predictions(arguments.predictions), samples) if samples[p.sample_id].task == "stvg"
+    ]
     count = min(arguments.count, len(predictions))
     rows = sorted(np.random.default_rng(arguments.seed).choice(len(predictions), size=count, replace=False))
     chosen = [predictions[row] for row in rows]

@@ -6,7 +6,7 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from data.geometry import interpolate_tube
 from data.sources.jsonl import read_samples
 from data.types import BoxPx, GroundingSample
 from data.video import READERS, write_video
-from evaluation.predict import Prediction, read_predictions
+from evaluation.predictions import Prediction, read_predictions, was_asked
 
 logger = logging.getLogger("evaluation.draw")
 
@@ -42,10 +42,28 @@ def main() -> None:
     setup_logging()
     samples = {sample.sample_id: sample for sample in read_samples(arguments.annotations)}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for prediction in tqdm(read_predictions(arguments.predictions)[: arguments.count], desc="draw", unit="video"):
+    predictions = drawable(read_predictions(arguments.predictions), samples)
+    for prediction in tqdm(predictions[: arguments.count], desc="draw", unit="video"):
         path = arguments.out / f"{prediction.sample_id}.mp4"
         annotate(samples[prediction.sample_id], prediction, path)
         logger.info("%s", path)
+
+
+def drawable(predictions: Sequence[Prediction], samples: Mapping[str, GroundingSample]) -> list[Prediction]:
+    """Those with boxes to show, of videos that could be read; the others are counted in the log.
+
+    Raises ValueError for a prediction that no sample belongs to.
+    """
+    if unknown := [p.sample_id for p in predictions if p.sample_id not in samples]:
+        raise ValueError(f"{len(unknown)} predictions have no annotation, first {unknown[:3]}")
+    kept = [p for p in predictions if was_asked(p) and samples[p.sample_id].task in ("stvg", "rec")]
+    if len(kept) < len(predictions):
+        logger.warning(
+            "%d of %d predictions are not drawn: unread, or without boxes",
+            len(predictions) - len(kept),
+            len(predictions),
+        )
+    return kept
 
 
 def annotate(sample: GroundingSample, prediction: Prediction, path: Path, *, decoder: str = "decord") -> None:
@@ -87,9 +105,10 @@ def _drawn(
 
 
 def predicted_boxes(prediction: Prediction) -> dict[int, BoxPx]:
-    """The predicted box at every frame of the predicted span, interpolated as the evaluator does."""
+    """The predicted box at every frame of the predicted span, interpolated as the evaluator does; of a rec sample, its
+    one box."""
     if prediction.span is None or not prediction.boxes:
-        return {}
+        return dict(prediction.boxes)
     known = sorted(prediction.boxes)
     wanted = list(range(*prediction.span))
     boxes_1F4 = interpolate_tube(

@@ -9,7 +9,7 @@ answers have the same mean entropy per token, found by bisection. Both are score
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from data.encoding import EncodedPrompt
 from data.sources import load_samples
 from data.types import GroundingSample
 from evaluation.metrics import Scores, paired_difference, score, summarize
-from evaluation.predict import Predictor, transformers_generate
+from evaluation.predict import count_failures
+from evaluation.predictor import Predictor, transformers_generate
 from model.build import as_trained, load_checkpoint
 from model.grounding_model import GroundingModel
 
@@ -33,11 +34,15 @@ logger = logging.getLogger("evaluation.matched_entropy")
 
 @dataclass(frozen=True)
 class Drawn:
-    """One sampled answer for every sample. entropy: nats per token, at the temperature it was sampled with."""
+    """One sampled answer for every sample. entropy: nats per token, at the temperature it was sampled with.
+
+    failures: how many samples have no answer, by reason; they count 0.
+    """
 
     temperature: float
     entropy: float
     scores: Scores
+    failures: dict[str, int] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -71,7 +76,8 @@ def compare(config: MatchedEntropyConfig) -> dict[str, Any]:
 
 
 def _summary(drawn: Drawn, **options: int) -> dict[str, Any]:
-    return {"temperature": drawn.temperature, "entropy": drawn.entropy, **summarize(drawn.scores, **options)}
+    values = {"temperature": drawn.temperature, "entropy": drawn.entropy, "failures": drawn.failures}
+    return values | summarize(drawn.scores, **options)
 
 
 def match(draw: Callable[[float], Drawn], entropy: float, *, first: float, tolerance: float, tries: int) -> Drawn:
@@ -117,7 +123,11 @@ class Sampler:
             for start in range(0, len(self.samples), size)
             for prediction in predictor(self.samples[start : start + size])
         ]
-        return Drawn(temperature, sum(entropies) / len(entropies), score(self.samples, predictions))
+        if not entropies:
+            raise ValueError(f"no sample could be asked about: {count_failures(predictions)}")
+        return Drawn(
+            temperature, sum(entropies) / len(entropies), score(self.samples, predictions), count_failures(predictions)
+        )
 
 
 def token_entropies(

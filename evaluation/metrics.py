@@ -5,19 +5,24 @@ predicted span, thresholds are strict (>), and a failed answer scores 0 and stay
 evaluators differ in details (TubeDETR scores 5 frames a second, STCAT is off by one on HC-STVG).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from data.answers import Answer, ParseFailure, SpanSec, parse_answer
-from data.geometry import box_iou, gt_tube_iou, normalize_boxes, span_iou
-from data.tubes import TubeBatch, tube_batch
-from data.types import BoxPx, GroundingSample
-from evaluation.predict import Prediction
+from data.geometry import box_iou, gt_tube_iou, normalize_boxes, span_iou, span_overlap
+from data.tubes import span_frames, tube_batch
+from data.types import GroundingSample
+from evaluation.bootstrap import interval, paired_differences, summarize_columns
+from evaluation.predictions import Prediction
+from evaluation.protocols import Dataset, Protocol, score_tubes
+from evaluation.tube_pairs import pairs_of
 
+__all__ = ["Scores", "best_constant", "interval", "paired_difference", "score", "score_chunk", "summarize"]
+
+OUTSIDE_CLIP = "outside the clip"
 THRESHOLDS = (0.3, 0.5)
 CHUNK = 256  # samples scored at a time: dense tubes are as long as the longest
 
@@ -47,7 +52,7 @@ def score(samples: Sequence[GroundingSample], predictions: Sequence[Prediction])
     if ours != theirs:
         raise ValueError(f"predictions do not belong to the samples: {theirs[:3]}... for {ours[:3]}...")
     parts = [
-        _score(samples[start : start + CHUNK], predictions[start : start + CHUNK])
+        score_chunk("canon", samples[start : start + CHUNK], predictions[start : start + CHUNK])[0]
         for start in range(0, len(samples), CHUNK)
     ]
     return Scores(*(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)))
@@ -57,34 +62,57 @@ def _columns(scores: Scores) -> tuple[np.ndarray, ...]:
     return scores.tiou, scores.viou, scores.gt_viou, scores.parsed
 
 
-def _score(samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> Scores:
-    answers = [parse_answer(sample, prediction.text) for sample, prediction in zip(samples, predictions, strict=True)]
-    tubes = _tubes(samples, answers, [prediction.boxes for prediction in predictions])
-    conditioned = _tubes(samples, answers, [prediction.boxes_in_true_span for prediction in predictions])
-    return Scores(
-        tiou=tubes.tiou().numpy(),
-        viou=tubes.viou().numpy(),
-        gt_viou=gt_tube_iou(conditioned.pred_boxes_BF4, tubes.gt_boxes_BF4, tubes.gt_has_box_BF).numpy(),
-        parsed=tubes.parsed_B.numpy().astype(float),
-    )
-
-
-def _tubes(
+def score_chunk(
+    protocol: Protocol,
     samples: Sequence[GroundingSample],
-    answers: Sequence[Answer | ParseFailure],
-    boxes_px: Sequence[Mapping[int, BoxPx]],
-) -> TubeBatch:
-    width = max(1, max(len(boxes) for boxes in boxes_px))
-    boxes_BT4, frames_BT = torch.zeros(len(samples), width, 4), torch.full((len(samples), width), 2**23)
-    valid_BT = torch.zeros(len(samples), width, dtype=torch.bool)
-    for b, (sample, boxes) in enumerate(zip(samples, boxes_px, strict=True)):
-        count = len(boxes)
-        if count:
-            px_T4 = torch.tensor([boxes[frame] for frame in sorted(boxes)])
-            boxes_BT4[b, :count] = normalize_boxes(px_T4, width=sample.width, height=sample.height)
-            frames_BT[b, :count] = torch.tensor(sorted(boxes))
-            valid_BT[b, :count] = True
-    return tube_batch(samples, answers, boxes_BT4, frames_BT, valid_BT)
+    predictions: Sequence[Prediction],
+    *,
+    dataset: Dataset | None = None,
+) -> tuple[Scores, np.ndarray]:
+    """Scores of some samples by one protocol, and their coverage: the share of true frames with a predicted box.
+
+    dataset: of all of them; None goes by their source.
+    """
+    failures = [failure_of(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
+    pairs = pairs_of(
+        samples,
+        predictions,
+        _spans(samples, predictions),
+        clip_to_image=protocol == "canon",
+        is_hcstvg=[(dataset or sample.source).startswith("hcstvg") for sample in samples],
+    )
+    scores = score_tubes(protocol, pairs)
+    covered_B, _ = span_overlap(pairs.pred_span_B2, pairs.gt_span_B2)
+    length_B = pairs.gt_span_B2[:, 1] - pairs.gt_span_B2[:, 0]
+    parsed = np.array([failure in ("", OUTSIDE_CLIP) for failure in failures], dtype=float)
+    coverage_B = covered_B / length_B * pairs.pred_has_box_B
+    return Scores(scores.tiou.numpy(), scores.viou.numpy(), scores.gt_viou.numpy(), parsed), coverage_B.numpy()
+
+
+def failure_of(sample: GroundingSample, prediction: Prediction) -> str:
+    """Why a prediction has no interval to be scored; "" when it has one. Without a `span`, its text is read."""
+    if prediction.failure:
+        return prediction.failure
+    if prediction.span is not None:
+        return "" if prediction.span[0] < prediction.span[1] else "reversed"
+    answer = parse_answer(sample, prediction.text)
+    if isinstance(answer, ParseFailure):
+        return answer.reason
+    return "" if span_frames(sample, answer) is not None else OUTSIDE_CLIP
+
+
+def _spans(samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> torch.Tensor:
+    """Answered intervals in frames, (0, 0) for a failure. -> [B, 2]."""
+    return torch.tensor([_span(*pair) for pair in zip(samples, predictions, strict=True)], dtype=torch.float32)
+
+
+def _span(sample: GroundingSample, prediction: Prediction) -> tuple[int, int]:
+    if failure_of(sample, prediction):
+        return 0, 0
+    if prediction.span is not None:
+        return prediction.span
+    span = span_frames(sample, parse_answer(sample, prediction.text))
+    return (0, 0) if span is None else (span.start, span.end)
 
 
 def best_constant(samples: Sequence[GroundingSample], *, steps: int = 40) -> Scores:
@@ -124,27 +152,9 @@ def _best_box(samples: Sequence[GroundingSample], *, limit: int = 2000) -> torch
 
 def summarize(scores: Scores, *, num_resamples: int, seed: int) -> dict[str, float | list[float]]:
     """Means, and the 95 % percentile bootstrap interval of each as `<name>_ci95`."""
-    summary: dict[str, float | list[float]] = {"n": len(scores.tiou)}
-    for name, values in scores.columns().items():
-        summary[name] = float(values.mean())
-        summary[f"{name}_ci95"] = interval(values, num_resamples=num_resamples, seed=seed)
-    return summary
+    return summarize_columns(scores.columns(), num_resamples=num_resamples, seed=seed)
 
 
 def paired_difference(ours: Scores, theirs: Scores, *, num_resamples: int, seed: int) -> dict[str, dict[str, object]]:
     """Mean of ours - theirs on the same samples, with its 95 % interval."""
-    differences = {name: values - theirs.columns()[name] for name, values in ours.columns().items()}
-    return {
-        name: {"mean": float(values.mean()), "ci95": interval(values, num_resamples=num_resamples, seed=seed)}
-        for name, values in differences.items()
-    }
-
-
-def interval(values: np.ndarray, *, num_resamples: int, seed: int) -> list[float]:
-    """95 % percentile bootstrap interval of the mean; degenerate for fewer than two values or a constant."""
-    if len(values) < 2 or np.ptp(values) == 0:
-        return [float(values.mean())] * 2
-    result = bootstrap(
-        (values,), np.mean, n_resamples=num_resamples, method="percentile", rng=np.random.default_rng(seed), batch=200
-    )
-    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+    return paired_differences(ours.columns(), theirs.columns(), num_resamples=num_resamples, seed=seed)

@@ -1,175 +1,197 @@
-"""A checkpoint's answers to samples: text, interval, one box per sampled frame.
+"""A checkpoint's answers to a split, on disk: `{out}/predictions.jsonl` (evaluation/predictions.py has the format).
 
-Two passes: the MLLM writes the answer (transformers or vLLM, greedy), then one forward with the bridging queries after
-it gives boxes at the frames of the predicted interval. For the gt-conditioned metric alone, boxes at the frames of the
-true interval are decoded too; nothing else sees them.
+    python -m evaluation.predict --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint
+
+The config is that of `evaluation.run`, which is this and then the scores. A killed run goes on from its last whole
+batch, to the file of an uninterrupted one. Where config, weights or questions are others than before, it starts over.
+
+A video that cannot be read is a prediction without an answer and counts 0. Where no sample at all could be asked about,
+the process ends with status 3, after its report.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import logging
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
+from configs.base import ConfigError
 from configs.checkpoints import write_atomically
-from data.answers import Answer, ParseFailure, parse_answer
-from data.dataset import PromptEncoder
-from data.encoding import EncodedPrompt, completion_text
-from data.frame_sampling import frames_in_span
-from data.tubes import answer_frames, span_frames
-from data.types import BoxPx, GroundingSample
-from model.answering import decode_boxes
-from model.backbone import generate
-from model.grounding_model import GroundingModel
+from configs.command_line import config_from_command_line
+from configs.evaluation import EvaluationConfig
+from configs.run import quiet_environment, setup_logging, write_provenance
+from data.annotations import AnnotationError
+from data.types import GroundingSample
+from evaluation.predictions import Prediction, PredictionError, prediction_line, read_predictions, was_asked
+from evaluation.stale import CheckpointError, drop_stale_predictions
 
-Generate = Callable[[list[EncodedPrompt]], list[list[int]]]
+logger = logging.getLogger("evaluation.predict")
+
+PREDICTIONS, WRONG_QUERY_PREDICTIONS = "predictions.jsonl", "predictions_wrong_query.jsonl"
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def main() -> None:
+    """Entry point."""
+    config = config_from_command_line(EvaluationConfig, __doc__)
+    quiet_environment()
+    setup_logging()
+    with errors_explained():
+        predicted = predict(config)
+    logger.info("%s", Path(config.out) / PREDICTIONS)
+    end_with_status(predicted.right)
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """What cannot be read ends the process with status 2 and the reason."""
+    try:
+        yield
+    except (AnnotationError, CheckpointError, ConfigError, PredictionError) as error:
+        logger.error("%s", error)
+        sys.exit(2)
+
+
+def end_with_status(predictions: Sequence[Prediction]) -> None:
+    """End the process with status 3 where no sample could be asked about."""
+    if not any(map(was_asked, predictions)):
+        logger.error("none of %d samples could be asked about: %s", len(predictions), count_failures(predictions))
+        sys.exit(3)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One answer. Frames are absolute; `span` is half-open; boxes are xyxy in pixels of the video.
+class Predicted:
+    """Samples and their predictions, in the same order. wrong: to other samples' queries, None where not asked for."""
 
-    failure: why the text is no answer ("" when it is one). boxes: inside the predicted span. boxes_in_true_span: for
-    the gt-conditioned metric only.
+    samples: list[GroundingSample]
+    right: list[Prediction]
+    wrong: list[Prediction] | None
+
+
+def predict(config: EvaluationConfig) -> Predicted:
+    """Write the predictions of a split into `config.out`, or go on with them.
+
+    Samples annotated in seconds stay so: their videos are looked at one by one, and one that cannot be read is a
+    failure too. Raises AnnotationError, CheckpointError, ConfigError, and PredictionError for a damaged file.
     """
+    from data.sources import load_samples
 
-    sample_id: str
-    query: str
-    text: str
-    failure: str
-    span: tuple[int, int] | None
-    boxes: dict[int, BoxPx]
-    boxes_in_true_span: dict[int, BoxPx]
-
-
-class Predictor:
-    """Answers batches of samples with one model."""
-
-    def __init__(self, model: GroundingModel, encoder: PromptEncoder, generate: Generate) -> None:
-        self.model, self.encoder, self.generate = model, encoder, generate
-
-    def __call__(self, samples: Sequence[GroundingSample]) -> list[Prediction]:
-        prompts = [self.encoder(sample) for sample in samples]
-        completions = self.generate(prompts)
-        texts = [completion_text(self.encoder.processor, ids) for ids in completions]
-        answers = [parse_answer(sample, text) for sample, text in zip(samples, texts, strict=True)]
-        asked = [answer_frames(*row) for row in zip(samples, prompts, answers, strict=True)]
-        true = [_true_frames(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)]
-        frames = [np.union1d(a, b) for a, b in zip(asked, true, strict=True)]
-        pad_id = self.encoder.processor.tokenizer.pad_token_id
-        boxes_BF4 = decode_boxes(self.model, prompts, completions, [row.tolist() for row in frames], pad_id=pad_id)
-        return [
-            _prediction(sample, prompt, text, answer, [frames[b], asked[b], true[b]], boxes_BF4[b])
-            for b, (sample, prompt, text, answer) in enumerate(zip(samples, prompts, texts, answers, strict=True))
-        ]
+    out = Path(config.out)
+    # A video that is missing is a failed answer, not a sample fewer: the predictor looks at each when it asks.
+    samples = load_samples(config.data, config.split, probe=False)[: config.max_samples]
+    asked = {PREDICTIONS: samples}
+    if config.wrong_query:
+        asked[WRONG_QUERY_PREDICTIONS] = with_wrong_queries(samples, seed=config.seed)
+    drop_stale_predictions(config, samples, names=(PREDICTIONS, WRONG_QUERY_PREDICTIONS))
+    write_provenance(out, config)
+    answered = _predict_files(config, asked)
+    counts = count_failures(answered[PREDICTIONS])
+    logger.info("%d samples, %d without an answer: %s", len(samples), sum(counts.values()), counts)
+    return Predicted(samples, answered[PREDICTIONS], answered.get(WRONG_QUERY_PREDICTIONS))
 
 
-def _true_frames(sample: GroundingSample, prompt: EncodedPrompt) -> np.ndarray:
-    if sample.span is None:
-        return np.empty(0, dtype=np.int64)
-    return frames_in_span(prompt.clip.frame_idx_T, sample.span)
+def _predict_files(config: EvaluationConfig, asked: dict[str, list[GroundingSample]]) -> dict[str, list[Prediction]]:
+    """File name -> its predictions; the model is loaded only where one is unfinished."""
+    out = Path(config.out)
+    if all((out / name).exists() for name in asked):
+        return {name: read_predictions(out / name) for name in asked}
+    from evaluation.predictor import make_predictor
+
+    predictor = make_predictor(config)
+    return {
+        name: predict_all(predictor, samples, out / name, batch_size=config.batch_size, title=Path(name).stem)
+        for name, samples in asked.items()
+    }
 
 
-def _prediction(
-    sample: GroundingSample,
-    prompt: EncodedPrompt,
-    text: str,
-    answer: Answer | ParseFailure,
-    positions: list[np.ndarray],
-    boxes_F4: Tensor,
-) -> Prediction:
-    decoded, asked, true = positions
-    scale = boxes_F4.new_tensor([sample.width, sample.height, sample.width, sample.height])
-    boxes_px = {int(prompt.clip.frame_idx_T[t]): _as_box(boxes_F4[f] * scale) for f, t in enumerate(decoded.tolist())}
-    span = span_frames(sample, answer)
-
-    def at(positions: np.ndarray) -> dict[int, BoxPx]:
-        return {int(frame): boxes_px[int(frame)] for frame in prompt.clip.frame_idx_T[positions]}
-
-    return Prediction(
-        sample_id=sample.sample_id,
-        query=sample.query,
-        text=text,
-        failure=_failure(answer, span is None),
-        span=None if span is None else (span.start, span.end),
-        boxes=at(asked),
-        boxes_in_true_span=at(true),
-    )
+def count_failures(predictions: Iterable[Prediction]) -> dict[str, int]:
+    """How many there are of each kind of failure: the part of `failure` before a colon, the most frequent first."""
+    return dict(Counter(p.failure.partition(":")[0] for p in predictions if p.failure).most_common())
 
 
-def _failure(answer: Answer | ParseFailure, is_empty: bool) -> str:
-    if isinstance(answer, ParseFailure):
-        return answer.reason
-    return "outside the clip" if is_empty else ""
+class AnswersInTwoSteps(Protocol):
+    """What `predict_all` needs of evaluation.predictor.Predictor."""
 
+    def encode(self, samples: Sequence[GroundingSample], /) -> list: ...
 
-def _as_box(box_4: Tensor) -> BoxPx:
-    left, top, right, bottom = (round(float(value), 6) for value in box_4)
-    return left, top, right, bottom
-
-
-def transformers_generate(
-    model: GroundingModel, processor: Any, *, max_completion_length: int, temperature: float = 0.0
-) -> Generate:
-    """Answers by transformers, in this process; greedy at temperature 0."""
-    return lambda prompts: generate(
-        model.mllm,
-        prompts,
-        max_new_tokens=max_completion_length,
-        eos_id=processor.tokenizer.eos_token_id,
-        banned_ids=model.banned_ids,
-        temperature=temperature,
-    )
+    def answer(self, samples: Sequence[GroundingSample], questions: list, /) -> list[Prediction]: ...
 
 
 def predict_all(
-    predictor: Predictor, samples: Sequence[GroundingSample], path: Path, *, batch_size: int, title: str
+    predictor: AnswersInTwoSteps, samples: Sequence[GroundingSample], path: Path, *, batch_size: int, title: str
 ) -> list[Prediction]:
-    """Predictions in the order of the samples, written to `path` batch by batch: a killed run goes on after them."""
+    """Predictions in the order of the samples, written to `path` batch by batch: a killed run goes on after them.
+
+    Whole batches: the last digits of a box depend on what else is in the batch. The next batch is read and encoded
+    while the model answers; no more than two are in memory.
+    """
     aside = path.with_name(f".partial-{path.name}")
     if path.exists():
         return read_predictions(path)
-    if aside.exists():  # without the line or the batch that was being written
-        whole = [line for line in aside.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        write_atomically(aside, "".join(whole[: len(whole) - len(whole) % batch_size]))
-    done = len(read_predictions(aside)) if aside.exists() else 0
+    done = _keep_whole_batches(aside, batch_size)
+    batches = [samples[start : start + batch_size] for start in range(done, len(samples), batch_size)]
     with tqdm(total=len(samples), initial=done, desc=title, unit="sample") as bar, aside.open("a") as stream:
-        for start in range(done, len(samples), batch_size):
-            predictions = predictor(samples[start : start + batch_size])
-            stream.writelines(json.dumps(asdict(prediction)) + "\n" for prediction in predictions)
+        for batch, questions in one_ahead(predictor.encode, batches):
+            predictions = predictor.answer(batch, questions)
+            stream.writelines(map(prediction_line, predictions))
             stream.flush()
             bar.update(len(predictions))
     aside.rename(path)
     return read_predictions(path)
 
 
+def _keep_whole_batches(aside: Path, batch_size: int) -> int:
+    """Cut the line or the batch that was being written off. -> lines that are left. Raises PredictionError."""
+    if not aside.exists():
+        return 0
+    whole = [line for line in aside.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    write_atomically(aside, "".join(whole[: len(whole) - len(whole) % batch_size]))
+    return len(read_predictions(aside))
+
+
+def one_ahead(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[tuple[In, Out]]:
+    """(item, function(item)) in order; the next result is made in a thread while the caller works with this one."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = [pool.submit(function, item) for item in items[:1]]
+        for number, item in enumerate(items, start=1):
+            result = pending.pop().result()
+            pending = [pool.submit(function, following) for following in items[number : number + 1]]
+            yield item, result
+
+
 def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list[GroundingSample]:
-    """Every video with the query of another sample, drawn among the differing ones: the control for reading it."""
+    """Every video with the query of another sample of its task, drawn among the differing ones: the control for
+    reading it. Raises ConfigError where a task has a single query."""
     rng = np.random.default_rng([seed, 7])
-    queries = [sample.query for sample in samples]
-    if len(set(queries)) < 2:
-        raise ValueError("the wrong-query control needs at least two different queries")
+    places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    queries: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        places[sample.task][sample.query].append(len(queries[sample.task]))
+        queries[sample.task].append(sample.query)
+    if single := [task for task, of_task in places.items() if len(of_task) < 2]:
+        raise ConfigError(f"wrong_query: the control needs at least two different queries, task {single[0]!r} has one")
     wrong = []
     for sample in samples:
-        others = [query for query in queries if query != sample.query]
-        wrong.append(replace(sample, query=str(rng.choice(others))))
+        same = places[sample.task][sample.query]
+        number = int(rng.integers(len(queries[sample.task]) - len(same)))
+        wrong.append(replace(sample, query=queries[sample.task][_skip(number, same)]))
     return wrong
 
 
-def read_predictions(path: Path) -> list[Prediction]:
-    """One JSON object a line, as `predict_all` writes them."""
-    return [_from_record(json.loads(line)) for line in path.read_text().splitlines()]
+def _skip(number: int, taken: Sequence[int]) -> int:
+    """The `number`-th of 0, 1, 2, ... that is not in `taken` (ascending)."""
+    for place in taken:
+        number += place <= number
+    return number
 
 
-def _from_record(record: dict[str, Any]) -> Prediction:
-    def boxes(key: str) -> dict[int, BoxPx]:
-        return {int(frame): tuple(box) for frame, box in record[key].items()}  # type: ignore[misc]
-
-    span = record["span"] and tuple(record["span"])
-    return Prediction(
-        **{**record, "span": span, "boxes": boxes("boxes"), "boxes_in_true_span": boxes("boxes_in_true_span")}
-    )
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Evaluate one checkpoint on one split: predictions, metrics with controls, a Markdown table.
+"""Evaluate one checkpoint on one split: evaluation.predict, then metrics with controls and a Markdown table.
 
 python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint out=outputs/demo/eval
 """
@@ -12,11 +12,12 @@ from typing import Any
 from configs.checkpoints import write_atomically
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
-from configs.run import quiet_environment, setup_logging, write_provenance
+from configs.run import quiet_environment, setup_logging
+from evaluation.predict import Predicted, count_failures, end_with_status, errors_explained, predict
+from evaluation.predictions import Prediction
 
 logger = logging.getLogger("evaluation.run")
 
-PREDICTIONS, WRONG_QUERY_PREDICTIONS = "predictions.jsonl", "predictions_wrong_query.jsonl"
 COLUMNS = ("m_tIoU", "m_vIoU", "vIoU@0.3", "vIoU@0.5", "gt_vIoU", "parse_rate")
 
 
@@ -25,105 +26,89 @@ def main() -> None:
     config = config_from_command_line(EvaluationConfig, __doc__)
     quiet_environment()
     setup_logging()
-    metrics = evaluate(config)
-    logger.info("%s\n%s", config.checkpoint, markdown_table(metrics))
+    with errors_explained():
+        predicted = predict(config)
+    metrics = evaluate(config, predicted)
+    logger.info("%s\n%s", config.checkpoint, report(metrics))
+    end_with_status(predicted.right)
 
 
-def evaluate(config: EvaluationConfig) -> dict[str, Any]:
-    """Predict, score, and write everything into `config.out`. -> the content of metrics.json."""
+def evaluate(config: EvaluationConfig, predicted: Predicted) -> dict[str, Any]:
+    """Score, and write metrics.json and report.md into `config.out`. -> the content of metrics.json."""
+    options = {"num_resamples": config.num_resamples, "seed": config.seed}
+    tubes, others = _split(predicted, is_stvg=True), _split(predicted, is_stvg=False)
+    metrics = tube_metrics(tubes, **options) if tubes.samples else {}
+    if others.samples:
+        metrics["other_tasks"] = _other_tasks(others, **options)
+    metrics["failures"] = {p.sample_id: p.failure for p in predicted.right if p.failure}
+    metrics["num_failures"] = count_failures(predicted.right)
+    out = Path(config.out)
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_atomically(out / "report.md", report(metrics) + "\n")
+    return metrics
+
+
+def _split(predicted: Predicted, *, is_stvg: bool) -> Predicted:
+    def part(predictions: list[Prediction]) -> list[Prediction]:
+        return [p for s, p in zip(predicted.samples, predictions, strict=True) if (s.task == "stvg") == is_stvg]
+
+    samples = [sample for sample in predicted.samples if (sample.task == "stvg") == is_stvg]
+    return Predicted(samples, part(predicted.right), None if predicted.wrong is None else part(predicted.wrong))
+
+
+def tube_metrics(predicted: Predicted, **options: int) -> dict[str, Any]:
+    """Of stvg samples by the canonical protocol: right and wrong query, their difference, the best constant."""
     import numpy as np
 
-    from data.sources import load_samples
     from evaluation.metrics import best_constant, paired_difference, score, summarize
-    from evaluation.predict import predict_all, with_wrong_queries
 
-    out = Path(config.out)
-    write_provenance(out, config)
-    drop_stale_predictions(config)
-    samples = load_samples(config.data, config.split)[: config.max_samples]
-    predictor = make_predictor(config)
-    options = {"num_resamples": config.num_resamples, "seed": config.seed}
-    predictions = predict_all(predictor, samples, out / PREDICTIONS, batch_size=config.batch_size, title="predict")
-    scores = score(samples, predictions)
+    samples = predicted.samples
+    scores = score(samples, predicted.right)
     metrics: dict[str, Any] = {"right_query": summarize(scores, **options)}
     for query_type in ("declarative", "interrogative"):
         mask = np.array([sample.query_type == query_type for sample in samples])
         if mask.any():
             metrics[query_type] = summarize(scores.subset(mask), **options)
-    if config.wrong_query:
-        wrong = predict_all(
-            predictor,
-            with_wrong_queries(samples, seed=config.seed),
-            out / WRONG_QUERY_PREDICTIONS,
-            batch_size=config.batch_size,
-            title="predict, wrong query",
-        )
-        wrong_scores = score(samples, wrong)
+    if predicted.wrong is not None:
+        wrong_scores = score(samples, predicted.wrong)
         metrics["wrong_query"] = summarize(wrong_scores, **options)
         metrics["right_minus_wrong"] = paired_difference(scores, wrong_scores, **options)
     metrics["constant"] = summarize(best_constant(samples), **options)
-    metrics["failures"] = {p.sample_id: p.failure for p in predictions if p.failure}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    (out / "report.md").write_text(markdown_table(metrics) + "\n")
     return metrics
 
 
-def drop_stale_predictions(config: EvaluationConfig) -> None:
-    """Remove predictions that another config or other weights made; those of this evaluation are gone on from."""
-    out = Path(config.out)
-    weights = sorted(Path(config.checkpoint).rglob("*.safetensors"))
-    files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
-    asked = {"config": config.model_dump(mode="json"), "weights": files}
-    path = out / "evaluated.json"
-    if not path.exists() or json.loads(path.read_text()) != asked:
-        for name in (PREDICTIONS, WRONG_QUERY_PREDICTIONS):
-            (out / name).unlink(missing_ok=True)
-            (out / f".partial-{name}").unlink(missing_ok=True)
-        write_atomically(path, json.dumps(asked, indent=2) + "\n")
+def _other_tasks(predicted: Predicted, **options: int) -> dict[str, Any]:
+    """Of temporal, rec and qa samples, as evaluation.score has them."""
+    from evaluation.comparison import compare_tasks, summarize_task
+    from evaluation.task_scores import score_tasks
+
+    right = score_tasks(predicted.samples, predicted.right, protocol="canon")
+    result: dict[str, Any] = {
+        "protocol": "canon",
+        "rejected": [],
+        "tasks": {task: summarize_task(scores, **options) for task, scores in right.items()},
+    }
+    if predicted.wrong is not None:
+        wrong = score_tasks(predicted.samples, predicted.wrong, protocol="canon")
+        compared = {task: compare_tasks(right[task], wrong[task], **options) for task in right}
+        result["compare"] = {"predictions": "the answers to wrong queries", "tasks": compared}
+    return result
 
 
-def make_predictor(config: EvaluationConfig) -> Any:
-    """Model, encoder and generator of a checkpoint, asked the way it was trained."""
-    import torch
+def report(metrics: Mapping[str, Any]) -> str:
+    """metrics.json as Markdown."""
+    parts = [markdown_table(metrics)] if "right_query" in metrics else []
+    counts = ", ".join(f"{count} {reason}" for reason, count in metrics["num_failures"].items())
+    parts += [f"Without an answer, counted as 0: {counts}."] if counts else []
+    if "other_tasks" in metrics:
+        from evaluation.report import markdown_report
 
-    from data.dataset import PromptEncoder
-    from evaluation.predict import Predictor, transformers_generate
-    from model.build import as_trained, load_checkpoint
-
-    model, processor = load_checkpoint(config.checkpoint, dtype=config.dtype)
-    if torch.cuda.is_available():
-        torch.nn.Module.cuda(model)
-    encoder = PromptEncoder(processor, as_trained(config.data, model.config))
-    if config.engine == "vllm":
-        generate = _vllm_generate(config, model, processor)
-    else:
-        generate = transformers_generate(model, processor, max_completion_length=config.max_completion_length)
-    return Predictor(model, encoder, generate)
-
-
-def _vllm_generate(config: EvaluationConfig, model: Any, processor: Any) -> Any:
-    from evaluation.vllm_engine import SamplingArgs, VllmEngine
-    from model.grounding_model import MLLM_FOLDER
-
-    folder = str(Path(config.checkpoint) / MLLM_FOLDER)
-    engine = VllmEngine(folder, max_model_len=config.max_model_len, dtype=config.dtype)
-    args = SamplingArgs(
-        num_generations=1,
-        temperature=0.0,
-        max_completion_length=config.max_completion_length,
-        eos_id=processor.tokenizer.eos_token_id,
-        banned_ids=tuple(model.banned_ids),
-    )
-
-    def generate(prompts: Any) -> list[list[int]]:
-        groups = engine.generate(prompts, args, seeds=[config.seed] * len(prompts), version=0)
-        return [group[0].completion_ids for group in groups]
-
-    return generate
+        parts.append(markdown_report(metrics["other_tasks"]).rstrip())
+    return "\n\n".join(parts)
 
 
 def markdown_table(metrics: Mapping[str, Any]) -> str:
-    """Rows of metrics.json as a table; intervals are 95 % bootstrap."""
+    """The stvg rows of metrics.json as a table; intervals are 95 % bootstrap."""
     rows = {
         "right query": "right_query",
         "- declarative": "declarative",

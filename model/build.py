@@ -14,6 +14,8 @@ from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
 from model.lora import add_lora, merged_state, save_adapters
 
 logger = logging.getLogger(__name__)
+FRAME_SAMPLING = {"sample_fps", "num_frames", "max_frames", "max_prompt_tokens"}
+"""What of a VideoConfig decides which frames a prompt has."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -25,7 +27,7 @@ def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, 
         grounder=config.grounder,
         grounder_args=config.bridge.model_dump(),
         prompt=data.prompt.model_dump(),
-        video={"sample_fps": data.video.sample_fps, "max_frames": data.video.max_frames},
+        video=data.video.model_dump(include=FRAME_SAMPLING),
     )
     model = GroundingModel(grounding_config, mllm)
     if config.freeze_vision:
@@ -54,7 +56,7 @@ def continue_model(config: ModelConfig, data: DataConfig, folder: str | Path) ->
     trained = PromptConfig(**(model.config.prompt or {}))
     if data.prompt != trained:
         raise ValueError(f"data.prompt: {folder} was trained with {trained}, got {data.prompt}")
-    model.config.video = {"sample_fps": data.video.sample_fps, "max_frames": data.video.max_frames}
+    model.config.video = data.video.model_dump(include=FRAME_SAMPLING)
     if config.freeze_vision:
         freeze_vision_tower(model.mllm)
     return model.train(), processor
@@ -73,7 +75,8 @@ def load_checkpoint(folder: str | Path, *, dtype: str, attention: str = "sdpa") 
 
 
 def as_trained(data: DataConfig, config: GroundingConfig) -> DataConfig:
-    """The data config with prompt and frame sampling as the checkpoint was trained; frame sampling that was set stays.
+    """The data config with prompt and frame sampling as the checkpoint was trained; frame sampling that was set stays,
+    and a `sample_fps` that was set takes the place of a trained `num_frames`.
 
     Raises ValueError for a prompt or a pixel budget that was set and is not the checkpoint's.
     """
@@ -82,7 +85,10 @@ def as_trained(data: DataConfig, config: GroundingConfig) -> DataConfig:
         raise ValueError(f"data.prompt: the checkpoint was trained with {trained_prompt}, got {data.prompt}")
     if data.video.max_pixels is not None:
         raise ValueError("data.video.max_pixels: fixed by the checkpoint's processor, set it for SFT")
-    trained = {key: value for key, value in (config.video or {}).items() if key not in data.video.model_fields_set}
+    was_set = data.video.model_fields_set
+    if "sample_fps" in was_set:
+        was_set = was_set | {"num_frames"}
+    trained = {key: value for key, value in (config.video or {}).items() if key not in was_set}
     video = data.video.model_copy(update=trained)
     return data.model_copy(update={"prompt": trained_prompt, "video": video})
 

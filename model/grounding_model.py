@@ -46,7 +46,7 @@ class GroundingConfig(PreTrainedConfig):
     prompt: dict | None = None
     """`prompt_order` and `time_decimals`, as trained."""
     video: dict | None = None
-    """`sample_fps` and `max_frames`, as trained."""
+    """`sample_fps`, `num_frames`, `max_frames` and `max_prompt_tokens`, as trained."""
 
 
 class GroundingOutput(NamedTuple):

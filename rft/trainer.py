@@ -65,7 +65,7 @@ class GRPOTrainer:
         self.push(version=self.first_step)
         if self.first_step == 0:
             self.log({}, self.validate(version=0), step=0)
-        steps = prompts_of_steps(config, self.learner.accelerator, first_step=self.first_step)
+        steps = prompts_of_steps(config, self.learner, first_step=self.first_step)
         with tqdm(total=config.max_steps, initial=self.first_step, desc="grpo", unit="step", disable=not main) as bar:
             for step, samples in enumerate(steps, start=self.first_step):
                 metrics = self.step(step, samples)

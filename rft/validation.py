@@ -7,7 +7,7 @@ import torch
 
 from configs.rft import RFTConfig
 from data.dataset import model_inputs
-from data.mixture import draw_order
+from data.mixture import draw_order, sample_groups
 from data.sources import load_samples
 from data.types import GroundingSample
 from rewards.composer import RewardComposer
@@ -20,7 +20,7 @@ def validation_samples(config: RFTConfig) -> list[GroundingSample]:
     """A fixed draw of the split; the same on every rank and at every step."""
     samples = load_samples(config.data, config.validation.split)
     total = min(config.validation.max_samples, len(samples))
-    return [samples[i] for i in draw_order(samples, config.data.tasks, total=total, seed=0)]
+    return [samples[i] for i in draw_order(sample_groups(samples, config.data), total=total, seed=0)]
 
 
 def greedy_rewards(

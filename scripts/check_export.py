@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 
 from configs.run import ROOT, setup_logging
-from data.frame_sampling import sample_frames
+from configs.video import VideoConfig
 from data.sources.jsonl import read_samples
-from evaluation.predict import read_predictions
+from data.token_budget import TokenBudget
+from evaluation.predictions import read_predictions
+from model.backbone import load_processor
+from model.grounding_model import MLLM_FOLDER
 
 logger = logging.getLogger("scripts.check_export")
 
@@ -40,7 +43,9 @@ def check_export(export: Path, annotations: Path, predictions: Path, *, max_new_
     config = json.loads((export / "config.json").read_text())
     prediction = read_predictions(predictions)[0]
     sample = next(s for s in read_samples(annotations) if s.sample_id == prediction.sample_id)
-    frame_idx = sample_frames(sample.clip, fps=sample.fps, **config["video"])
+    processor = load_processor(str(export / MLLM_FOLDER))
+    budget = TokenBudget(processor, VideoConfig(**config["video"]), order=config["prompt"]["prompt_order"])
+    frame_idx = budget.frames(sample)
     question = {
         "video": str(Path(sample.video_path).resolve()),
         "query": sample.query,

@@ -15,7 +15,7 @@ from configs.run import environment_state
 from data.sources.jsonl import read_samples
 from data.types import GroundingSample
 from evaluation.metrics import paired_difference, score
-from evaluation.predict import read_predictions
+from evaluation.predictions import read_predictions
 
 logger = logging.getLogger("demo")
 

@@ -15,6 +15,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -47,8 +48,7 @@ processor = AutoProcessor.from_pretrained("PATH_OR_NAME", subfolder="mllm")
 
 video = decord.VideoReader("video.mp4")
 fps = video.get_avg_fps()
-step = max(fps / {sample_fps}, len(video) / {max_frames})
-frame_idx = np.floor(np.arange(0, len(video), step)).astype(int)
+{choose_frames}
 answer = model.ground(
     processor,
     query="the child in red watches the ball",
@@ -62,7 +62,7 @@ answer.span            # (first frame, frame after the last), None when the text
 answer.boxes_xyxy_px   # frame index -> (left, top, right, bottom)
 ```
 
-Trained with prompt order `{prompt_order}`, {sample_fps} frames per second, at most {max_frames} frames.
+Trained with prompt order `{prompt_order}`, {frames}.
 Only safetensors and JSON are stored.
 """
 
@@ -95,7 +95,19 @@ def export(checkpoint: Path, out: Path) -> None:
         if target.exists():
             raise RuntimeError(f"two exported modules are named {target.name}")
         target.write_text(relative_imports(_source(module)))
-    (out / "README.md").write_text(CARD.format(**config, **config["prompt"], **config["video"]))
+    (out / "README.md").write_text(CARD.format(**config, **config["prompt"], **sampling_of_card(config["video"])))
+
+
+def sampling_of_card(video: dict[str, Any]) -> dict[str, str]:
+    """How frames are chosen, as code and in words; a budget of prompt tokens is left to the reader's prompts."""
+    if video.get("num_frames") is not None:
+        count = f"min({video['num_frames']}, len(video))"
+        code = f"frame_idx = np.linspace(0, len(video) - 1, {count}).astype(int)"
+        return {"choose_frames": code, "frames": f"{video['num_frames']} frames, the first and the last among them"}
+    step = f"step = max(fps / {video['sample_fps']}, len(video) / {video['max_frames']})"
+    code = f"{step}\nframe_idx = np.floor(np.arange(0, len(video), step)).astype(int)"
+    frames = f"{video['sample_fps']} frames per second, at most {video['max_frames']} frames"
+    return {"choose_frames": code, "frames": frames}
 
 
 def needed_modules(entry: str) -> set[str]:

@@ -90,12 +90,19 @@ def make_trainer(
 def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
     """Position -> row of the whole run, all ranks together."""
     from data.dataset import SupervisedRows
-    from data.mixture import draw_order
+    from data.mixture import draw_order, sample_groups
     from data.sources import load_samples
+    from data.token_budget import report_budget
 
     samples = load_samples(config.data, config.data.train_split)
+    report_budget(samples, encoder.budget, config.data.train_split)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
-    order = draw_order(samples, config.data.tasks, total=config.max_steps * per_step, seed=config.run.seed)
+    order = draw_order(
+        sample_groups(samples, config.data),
+        total=config.max_steps * per_step,
+        seed=config.run.seed,
+        per_task=per_step if config.data.batches == "per_task" else None,
+    )
     return SupervisedRows(
         samples, order, encoder, frames=config.frames, exposure=config.exposure,
         max_error_sec=config.annotation_error.max_error_sec, seed=config.run.seed,
@@ -105,11 +112,14 @@ def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
 def validation_rows(config: SFTConfig, encoder: Any) -> Any:
     """A fixed draw of the validation split in the proportions of training, every answer true."""
     from data.dataset import SupervisedRows
-    from data.mixture import draw_order
+    from data.mixture import draw_order, sample_groups
     from data.sources import load_samples
+    from data.token_budget import report_budget
 
     samples = load_samples(config.data, config.validation.split)
-    order = draw_order(samples, config.data.tasks, total=min(config.validation.max_samples, len(samples)), seed=0)
+    report_budget(samples, encoder.budget, config.validation.split)
+    total = min(config.validation.max_samples, len(samples))
+    order = draw_order(sample_groups(samples, config.data), total=total, seed=0)
     return SupervisedRows(
         samples, order, encoder, frames=config.frames, exposure=ExposureConfig(probability=0.0), seed=0
     )

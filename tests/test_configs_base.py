@@ -235,6 +235,7 @@ SCHEMAS: dict[str, type[Config]] = {
     "rft": RFTConfig,
     "evaluat": EvaluationConfig,
     "matched_entropy": MatchedEntropyConfig,
+    "data": DataConfig,
 }
 SHIPPED = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("**/*.yaml"))
 

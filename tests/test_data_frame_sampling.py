@@ -1,5 +1,9 @@
 """Frame choice: rates, bounds and draws."""
 
+from fractions import Fraction
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.frame_sampling import choose_training_frames, frames_in_span, sample_frames
 from data.types import FrameSpan
+from data.video import READERS, read_clip
 
 
 def test_sample_frames_at_a_rate_that_divides() -> None:
@@ -64,6 +69,58 @@ def test_sample_frames_properties(start: int, length: int, fps: float, sample_fp
         assert wanted - 1e-6 <= len(frames) < wanted + 1
 
 
+@pytest.mark.parametrize(
+    ("clip", "num_frames", "expected"),
+    [
+        ((10, 20), 4, [10, 13, 16, 19]),  # 9 steps in 3 gaps
+        ((0, 100), 3, [0, 49, 99]),  # 99 / 2 = 49.5, rounded down
+        ((5, 9), 4, [5, 6, 7, 8]),
+        ((5, 8), 64, [5, 6, 7]),  # no more than there are
+        ((7, 8), 64, [7]),
+        ((0, 1000), 2, [0, 999]),
+    ],
+)
+def test_a_fixed_number_of_frames_has_both_ends(clip: tuple[int, int], num_frames: int, expected: list[int]) -> None:
+    """Whatever the rates and max_frames, which belong to the other rule."""
+    frames = sample_frames(FrameSpan(*clip), fps=30.0, sample_fps=2.0, max_frames=2, num_frames=num_frames)
+    assert frames.tolist() == expected
+
+
+@given(start=st.integers(0, 5000), length=st.integers(2, 3000), num_frames=st.integers(2, 256))
+def test_a_fixed_number_of_frames_properties(start: int, length: int, num_frames: int) -> None:
+    """Ascending, unique, both ends; gaps differ by at most one frame; STCAT's int(linspace) up to its rounding errors."""
+    clip = FrameSpan(start, start + length)
+    frames = sample_frames(clip, fps=30.0, sample_fps=2.0, max_frames=64, num_frames=num_frames)
+    assert len(frames) == min(num_frames, length)
+    assert (frames[0], frames[-1]) == (start, clip.end - 1)
+    gaps = np.diff(frames)
+    assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
+    if num_frames <= length:
+        stcat = np.linspace(0, length - 1, num_frames).astype(int)
+        assert np.abs(frames - start - stcat).max() <= 1
+
+
+def test_frames_of_a_variable_rate_are_chosen_by_index(tmp_path: Path) -> None:
+    """Frames at 0, .1, .2, .3 s and then at 1, 2, 3, 4 s: 8 frames in 4.5 s or so, a mean rate of 2 a second. At one
+    frame a second every other frame is taken, four of the eight, and the model reads the times that they have."""
+    times_sec = [0.0, 0.1, 0.2, 0.3, 1.0, 2.0, 3.0, 4.0]
+    path = tmp_path / "variable.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 10)
+        for time_sec in times_sec:
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(10 * time_sec), Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    clip = FrameSpan(0, 8)
+    frame_idx_T = sample_frames(clip, fps=2.0, sample_fps=1.0, max_frames=64)
+    assert frame_idx_T.tolist() == [0, 2, 4, 6]
+    decoded = read_clip(path, clip, frame_idx_T, fps=2.0, read=READERS["pyav"])
+    np.testing.assert_allclose(decoded.times_sec_T, [0.0, 0.2, 1.0, 3.0], atol=1e-3)
+
+
 def test_frames_in_span() -> None:
     """Of frames 0, 4, ..., 20 the half-open span [4, 12) holds 4 and 8, not 12."""
     frame_idx_T = np.arange(0, 24, 4)
@@ -117,3 +174,31 @@ def test_choose_training_frames_without_positives() -> None:
     frames = draw(0, num_positive=3, num_negative=2, positive_T=np.zeros(10, dtype=bool))
     assert len(frames) == 2 and set(frames) <= set(range(10))
     assert len(draw(0, num_positive=3, num_negative=2, positive_T=np.zeros(0, dtype=bool))) == 0
+
+
+@pytest.mark.parametrize(("num_negative", "expected"), [(0, 3), (2, 3), (100, 3)])
+def test_choose_training_frames_without_negatives(num_negative: int, expected: int) -> None:
+    """The span covers every sampled frame: positives are not drawn in the negatives' place."""
+    frames = draw(0, num_positive=3, num_negative=num_negative, positive_T=np.ones(10, dtype=bool))
+    assert len(frames) == len(set(frames.tolist())) == expected
+
+
+def test_choose_training_frames_of_a_single_frame() -> None:
+    """An image: its one frame is the positive."""
+    assert draw(0, num_positive=6, num_negative=2, positive_T=np.ones(1, dtype=bool)).tolist() == [0]
+
+
+@given(
+    mask=st.lists(st.booleans(), max_size=40),
+    num_positive=st.integers(0, 50),
+    num_negative=st.integers(0, 50),
+    seed=st.integers(0, 9),
+)
+def test_choose_training_frames_properties(mask: list[bool], num_positive: int, num_negative: int, seed: int) -> None:
+    """As many of each kind as are asked for and there, none twice, ascending."""
+    positive_T = np.array(mask, dtype=bool)
+    frames = draw(seed, num_positive=num_positive, num_negative=num_negative, positive_T=positive_T)
+    inside = positive_T[frames.astype(int)]
+    assert inside.sum() == min(num_positive, positive_T.sum())
+    assert (~inside).sum() == min(num_negative, (~positive_T).sum())
+    assert (np.diff(frames) > 0).all()

@@ -10,7 +10,9 @@ from tiny import Tiny
 from data.encoding import EncodedPrompt, text_ids
 from data.types import FrameSpan, GroundingSample
 from evaluation.metrics import best_constant, interval, paired_difference, score, summarize
-from evaluation.predict import Prediction, Predictor, predict_all, read_predictions, with_wrong_queries
+from evaluation.predict import predict_all, with_wrong_queries
+from evaluation.predictions import Prediction, read_predictions
+from evaluation.predictor import Predictor
 from evaluation.run import markdown_table
 
 BOX = (20.0, 10.0, 40.0, 30.0)

@@ -13,7 +13,7 @@ from evaluation.curves import Panel, draw_curves, of_stage
 from evaluation.draw import GREEN, ORANGE
 from evaluation.matched_entropy import Drawn, match
 from evaluation.metrics import Scores
-from evaluation.predict import Prediction
+from evaluation.predictions import Prediction
 
 NO_SCORES = Scores(*(np.zeros(1),) * 4)
 

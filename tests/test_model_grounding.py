@@ -14,7 +14,7 @@ from data.collate import collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, text_ids
 from data.types import GroundingSample
 from evaluation.metrics import score
-from evaluation.predict import Predictor
+from evaluation.predictor import Predictor
 from model.backbone import encode_vision, hidden_states
 from model.build import load_checkpoint, save_checkpoint
 from model.criterion import grounding_losses, weigh

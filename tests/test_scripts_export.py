@@ -14,7 +14,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from configs.run import ROOT
 from data.encoding import text_ids
 from data.types import GroundingSample
-from evaluation.predict import Predictor, transformers_generate
+from evaluation.predictor import Predictor, transformers_generate
 from scripts.export import needed_modules, relative_imports
 
 

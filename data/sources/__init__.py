@@ -5,8 +5,24 @@ from collections.abc import Callable
 from typing import Any
 
 from configs.data import DataConfig
+from configs.sources import MixtureSource
 from data.annotations import AnnotationError, Split
-from data.sources import jsonl, synthetic, vidstg
+from data.probing import probe_samples
+from data.sources import (
+    activitynet_captions,
+    charades_sta,
+    didemo,
+    hcstvg,
+    jsonl,
+    mixture,
+    nextgqa,
+    prepared,
+    qvhighlights,
+    refcoco,
+    synthetic,
+    tacos,
+    vidstg,
+)
 from data.types import GroundingSample
 
 logger = logging.getLogger("data.sources")
@@ -14,16 +30,28 @@ logger = logging.getLogger("data.sources")
 SOURCES: dict[str, Callable[[Any, str], Split]] = {
     "synthetic": synthetic.load,
     "jsonl": jsonl.load,
+    "prepared": prepared.load,
     "vidstg": vidstg.load,
+    "hcstvg_v1": hcstvg.load_v1,
+    "hcstvg_v2": hcstvg.load_v2,
+    "charades_sta": charades_sta.load,
+    "activitynet_captions": activitynet_captions.load,
+    "qvhighlights": qvhighlights.load,
+    "didemo": didemo.load,
+    "tacos": tacos.load,
+    "nextgqa": nextgqa.load,
+    "refcoco": refcoco.load,
 }
 
 
-def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
+def load_samples(config: DataConfig, split: str, *, probe: bool = True) -> list[GroundingSample]:
     """All samples of a split whose task has a positive weight, ready to be trained on or scored.
 
-    Raises AnnotationError when none is left, and for a record that cannot be used unless `bad_records` is "skip".
+    probe: put samples annotated in seconds on the clock of their videos, which are read through for it unless a source
+    `prepared` holds what they gave; without it they are as annotated (`GroundingSample.is_probed`). Raises AnnotationError when none is left, and for a record, or a video looked at so,
+    that cannot be used unless `bad_records` is "skip".
     """
-    read = SOURCES[config.source.type](config.source, split)
+    read = _read(config, split)
     if read.rejected:
         if config.bad_records == "error":
             raise read.rejected[0]
@@ -37,4 +65,20 @@ def load_samples(config: DataConfig, split: str) -> list[GroundingSample]:
         raise AnnotationError(origin, f"no sample of a task in {config.tasks}; its tasks are {tasks}")
     if unlabelled := [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
-    return kept
+    return _probed(config, split, kept) if probe else kept
+
+
+def _probed(config: DataConfig, split: str, samples: list[GroundingSample]) -> list[GroundingSample]:
+    """Samples annotated in seconds, on the clock of their videos."""
+    probed, errors = probe_samples(samples)
+    if errors:
+        if config.bad_records == "error" or not probed:
+            raise errors[0]
+        logger.warning("%s: %d samples left out for their videos, first: %s", split, len(errors), errors[0])
+    return probed
+
+
+def _read(config: DataConfig, split: str) -> Split:
+    if isinstance(config.source, MixtureSource):
+        return mixture.load(config.source, split, tasks=config.tasks, loaders=SOURCES)
+    return SOURCES[config.source.type](config.source, split)

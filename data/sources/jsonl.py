@@ -4,20 +4,69 @@
      "video_path": "train/v0001.mp4", "fps": 8.0, "width": 64, "height": 64, "clip": [0, 64], "span": [12, 40],
      "boxes_xyxy_px": [[3.0, 4.0, 20.0, 21.0], null, ...]}
 
-`clip` and `span` are half-open frames of the file; one box, or null, per frame of the span. `task` is stvg (default),
-temporal, rec (a clip of one frame) or qa (`options`, and `choice` as a letter). A relative `video_path` starts at
-`root`. A line that does not fit is an AnnotationError with file, line and reason.
+| field | type | meaning |
+|---|---|---|
+| sample_id | text | unique in the file |
+| task | stvg (default), temporal, rec or qa | rec: a clip of one frame, which is the span too |
+| query | text | the sentence or question |
+| query_type | declarative (default) or interrogative | |
+| video_path | text | absolute, or from `root` on, without `..` |
+| fps | number | frames per second of the file |
+| width, height | integers | of the video in pixels; 0 where unknown: temporal, qa, and samples without a span |
+| clip | two integers | half-open frames of the file that the model is given |
+| span | two integers or null | half-open frames of the file: the answer; null where nobody has answered |
+| boxes_xyxy_px | list or null | stvg, rec: for each frame of the span left, top, right, bottom in pixels, or null |
+| options, choice | list of texts, a letter | qa: the options, and the right one as "A", "B", ... |
+| windows_sec | list of two numbers each | temporal: all true intervals in seconds of the clip, where there are several |
+| source | text | where it came from; for reports |
+
+Other fields, and values of other types (true for 1, "8" for 8.0), are errors. A line that does not fit is an
+AnnotationError with file, line, field and what is expected; the other lines are read.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from configs.sources import JsonlSource
-from data.annotations import FieldError, Split, parse_json_line, read_text
-from data.types import FrameSpan, GroundingSample
+from data.annotations import (
+    FieldError,
+    RawRecord,
+    Split,
+    frame_span,
+    json_lines,
+    media_path,
+    parse_json_line,
+    parse_raw,
+)
+from data.raw_fields import MAX_SIDE_PX, FourPx, Fps, SecondsPair, Text, TickPair
+from data.types import FrameSpan, GroundingSample, QueryType, Task
+
+_Side = Annotated[int, Field(ge=0, le=MAX_SIDE_PX)]
+
+
+class _Record(RawRecord):
+    model_config = ConfigDict(extra="forbid")
+
+    sample_id: Text
+    task: Task = "stvg"
+    query: Text
+    query_type: QueryType = "declarative"
+    video_path: Text
+    fps: Fps
+    width: _Side
+    height: _Side
+    clip: TickPair
+    span: TickPair | None = None
+    boxes_xyxy_px: list[FourPx | None] | None = None
+    options: list[Text] = []
+    choice: Text | None = None
+    windows_sec: list[SecondsPair] = []
+    source: str = ""
 
 
 def load(config: JsonlSource, split: str) -> Split:
@@ -28,10 +77,9 @@ def load(config: JsonlSource, split: str) -> Split:
 def read_split(path: Path) -> Split:
     """Parse a file; relative video paths are resolved against its folder."""
     split = Split()
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            with split.record(path, f"line {number}"):
-                split.add(_parse(line, path))
+    for name, line in json_lines(path):
+        with split.record(path, name):
+            split.add(_from_record(parse_raw(_Record, parse_json_line(line)), path.parent))
     return split
 
 
@@ -44,7 +92,7 @@ def read_samples(path: Path) -> list[GroundingSample]:
 
 
 def write_samples(path: Path, samples: Iterable[GroundingSample]) -> None:
-    """Write a file that `read_samples` reads back; video paths inside its folder become relative."""
+    """Write a file that `read_samples` reads back; video paths inside its folder become relative, others absolute."""
     lines = [json.dumps(_to_record(sample, path.parent)) for sample in samples]
     path.write_text("".join(f"{line}\n" for line in lines))
 
@@ -52,31 +100,29 @@ def write_samples(path: Path, samples: Iterable[GroundingSample]) -> None:
 def _to_record(sample: GroundingSample, folder: Path) -> dict[str, Any]:
     record = asdict(sample)
     video = Path(sample.video_path)
-    record["video_path"] = str(video.relative_to(folder) if video.is_relative_to(folder) else video)
+    record["video_path"] = str(video.relative_to(folder) if video.is_relative_to(folder) else video.absolute())
     for key in ("clip", "span"):
-        span = getattr(sample, key)
+        span: FrameSpan | None = getattr(sample, key)
         record[key] = None if span is None else [span.start, span.end]
     return record
 
 
-def _parse(line: str, path: Path) -> GroundingSample:
-    record = parse_json_line(line)
-    unknown = set(record) - {field.name for field in fields(GroundingSample)}
-    if unknown:
-        raise FieldError(sorted(unknown)[0], "is not a field of a sample")
-    return _from_record(record, path.parent)
-
-
-def _from_record(record: dict[str, Any], folder: Path) -> GroundingSample:
-    boxes = record.get("boxes_xyxy_px")
-    values = {
-        "task": "stvg",
-        **record,
-        "video_path": str(folder / record["video_path"]),
-        "clip": FrameSpan(*record["clip"]),
-        "span": FrameSpan(*record["span"]) if record.get("span") else None,
-        "boxes_xyxy_px": None if boxes is None else tuple(None if box is None else tuple(box) for box in boxes),
-        "options": tuple(record.get("options", ())),
-        "windows_sec": tuple((start, end) for start, end in record.get("windows_sec", ())),
+def _from_record(record: _Record, folder: Path) -> GroundingSample:
+    boxes = record.boxes_xyxy_px
+    values = dict(record) | {
+        "video_path": _video_path(record.video_path, folder),
+        "clip": frame_span("clip", *record.clip),
+        "span": record.span and frame_span("span", *record.span),
+        "boxes_xyxy_px": None if boxes is None else tuple(boxes),
+        "options": tuple(record.options),
+        "windows_sec": tuple(record.windows_sec),
     }
     return GroundingSample(**values)
+
+
+def _video_path(path: str, folder: Path) -> str:
+    if not path.startswith("/"):
+        return media_path(folder, path, field="video_path")
+    if "\0" in path:
+        raise FieldError("video_path", f"expected a path, got {path!r}")
+    return path

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from configs.base import ConfigError
 from configs.checkpoints import write_atomically
 from configs.sources import SyntheticSource
-from data.annotations import AnnotationError, Split
+from data.annotations import MissingFileError, Split
 from data.sources.jsonl import read_split, write_samples
 from data.types import BoxPx, FrameSpan, GroundingSample
 from data.video import write_video
@@ -70,7 +70,7 @@ def load(config: SyntheticSource, split: str) -> Split:
     """Samples of a split that `render` wrote before."""
     path = Path(config.root) / f"{split}.jsonl"
     if not path.exists():
-        raise AnnotationError(path, "not rendered yet; run python -m data.prepare with this config")
+        raise MissingFileError(path, "not rendered yet; run python -m data.prepare with this config")
     return read_split(path)
 
 

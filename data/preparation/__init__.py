@@ -1,0 +1,1 @@
+"""The parts of `python -m data.prepare --source`: its folder, a look at the videos, the report."""

@@ -1,0 +1,153 @@
+"""A look at the videos of a split, in parallel processes: are they there, what do they hold, do they decode.
+
+What is found is kept in chunks, so that a killed command does not look twice. A video that cannot be used is one typed
+finding; the others are still looked at.
+"""
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from configs.checkpoints import write_atomically
+from configs.video import VideoConfig
+from data.probing import VideoInfo, probe_video
+from data.types import GroundingSample
+from data.video import VideoDecodeError, open_reader
+
+VIDEOS_PER_CHUNK = 64
+"""Videos that a killed command may have to look at again."""
+
+Decoder = Literal["decord", "pyav"]
+Problem = Literal["missing", "unreadable", "undecodable", "disagrees"]
+"""No such file; no header; a frame that does not decode; another size or length than the annotation says."""
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """How far to look into one video: whether it is there, then its header, then these frames of it.
+
+    decoder: None decodes nothing. frames: first and last frame of each clip. whole: also those of the file, whose length
+    nobody knows yet.
+    """
+
+    path: str
+    probe: bool
+    decoder: Decoder | None
+    frames: tuple[int, ...] = ()
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look at one video gave; info is None where its header was not asked for or could not be read."""
+
+    path: str
+    info: VideoInfo | None = None
+    problem: Problem | None = None
+    cause: str = ""
+
+
+def jobs_of(samples: Sequence[GroundingSample], *, decoder: Decoder | None) -> list[VideoJob]:
+    """One job a video, in the order of the samples. Without a decoder, headers are read where a sample needs them."""
+    by_path: dict[str, list[GroundingSample]] = {}
+    for sample in samples:
+        by_path.setdefault(sample.video_path, []).append(sample)
+    return [_job_of(path, group, decoder) for path, group in by_path.items()]
+
+
+def _job_of(path: str, samples: list[GroundingSample], decoder: Decoder | None) -> VideoJob:
+    clips = {sample.clip for sample in samples if sample.is_probed}
+    unprobed = any(not sample.is_probed for sample in samples)
+    frames = sorted({frame for clip in clips for frame in (clip.start, clip.end - 1)})
+    return VideoJob(path, decoder is not None or unprobed, decoder, tuple(frames), whole=unprobed)
+
+
+def look_at(job: VideoJob) -> Finding:
+    """Never raises for a bad video."""
+    if not Path(job.path).is_file():
+        return Finding(job.path, problem="missing", cause="no such file")
+    if not job.probe:
+        return Finding(job.path)
+    try:
+        info = probe_video(job.path)
+    except VideoDecodeError as error:
+        return Finding(job.path, problem="unreadable", cause=error.cause)
+    try:
+        _decode(job, info)
+    except VideoDecodeError as error:
+        return Finding(job.path, info, problem="undecodable", cause=error.cause)
+    return Finding(job.path, info)
+
+
+def _decode(job: VideoJob, info: VideoInfo) -> None:
+    """Frames past the end are left to the comparison with the annotation, which names its samples."""
+    if job.decoder is None:
+        return
+    frames = {frame for frame in job.frames if frame < info.num_frames}
+    frames |= {0, info.num_frames - 1} if job.whole else set()
+    if frames:
+        open_reader(VideoConfig(decoder=job.decoder))(Path(job.path), np.array(sorted(frames)))
+
+
+def video_pool(num_processes: int) -> ProcessPoolExecutor:
+    """Processes to look at videos in, started with the first of them."""
+    # Spawned, not forked: a fork of a process whose threads hold locks hangs.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_end_with_parent)
+
+
+def look_at_all(
+    jobs: Sequence[VideoJob], *, chunk_path: Callable[[int], Path], pool: ProcessPoolExecutor, desc: str
+) -> dict[str, Finding]:
+    """Findings by path. Finished chunks are read back from `chunk_path(number)`, the others looked at and kept."""
+    found: dict[str, Finding] = {}
+    chunks = [jobs[start : start + VIDEOS_PER_CHUNK] for start in range(0, len(jobs), VIDEOS_PER_CHUNK)]
+    with tqdm(total=len(jobs), desc=desc, unit="video", disable=not jobs) as progress:
+        for number, chunk in enumerate(chunks):
+            path = chunk_path(number)
+            findings = _read_chunk(path, chunk)
+            if findings is None:
+                is_deep = any(job.probe for job in chunk)
+                findings = list(_advance(progress, (pool.map if is_deep else map)(look_at, chunk)))
+                write_atomically(path, json.dumps([asdict(finding) for finding in findings]))
+            else:
+                progress.update(len(chunk))
+            found |= {finding.path: finding for finding in findings}
+    return found
+
+
+def _advance(progress: tqdm, findings: Iterator[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        progress.update()
+        yield finding
+
+
+def _read_chunk(path: Path, jobs: Sequence[VideoJob]) -> list[Finding] | None:
+    """None where it is not there, or is about other videos: the annotations changed in between."""
+    if not path.exists():
+        return None
+    rows = json.loads(path.read_text())
+    if [row["path"] for row in rows] != [job.path for job in jobs]:
+        return None
+    return [Finding(**{**row, "info": VideoInfo(**row["info"]) if row["info"] else None}) for row in rows]
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,59 @@
+"""Temporal grounding: R@1 at IoU thresholds and mIoU, in seconds (TALL, 1705.02101; spec of Charades-STA's users).
+
+The IoU is that with the true window that fits best where there are several, as in QVHighlights' R1. R@1 counts
+IoU >= m: both sides are often whole seconds, so hits of exactly 0.5 are common. Windows are taken as they are written;
+an end past the video is not cut.
+
+Shapes: B samples, W true windows of the sample that has most.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from data.answers import SpanSec, parse_answer
+from data.geometry import span_iou
+from data.types import GroundingSample
+from evaluation.predictions import Prediction
+
+Window = tuple[float, float]
+RECALL_AT = (0.3, 0.5, 0.7)
+
+
+def true_windows(sample: GroundingSample) -> tuple[Window, ...]:
+    """All annotated intervals in seconds of the clip."""
+    return sample.windows_sec or (sample.span_sec,)
+
+
+def answered_window(sample: GroundingSample, prediction: Prediction) -> Window | None:
+    """The one interval that is answered, in seconds: as written, else the first of several, else from frames or text."""
+    if prediction.failure:
+        return None
+    if prediction.span_sec is not None:
+        return prediction.span_sec
+    if prediction.windows_sec:
+        return prediction.windows_sec[0][:2]
+    if prediction.span is not None:
+        start, end = ((frame - sample.clip.start) / sample.fps for frame in prediction.span)
+        return start, end
+    answer = parse_answer(sample, prediction.text)
+    return (answer.start_sec, answer.end_sec) if isinstance(answer, SpanSec) else None
+
+
+def best_iou(answers: Sequence[Window | None], truths: Sequence[Sequence[Window]]) -> np.ndarray:
+    """IoU with the best true window; 0 without an answer. -> [B] float64."""
+    pred_B2 = torch.tensor([answer or (0.0, 0.0) for answer in answers], dtype=torch.float64)
+    gt_BW2 = pad_sequence([torch.tensor(windows, dtype=torch.float64) for windows in truths], batch_first=True)
+    return span_iou(pred_B2[:, None], gt_BW2).amax(dim=1).numpy()
+
+
+def temporal_columns(samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
+    """mIoU, R@1 at each threshold and parse rate, one value for each sample."""
+    pairs = list(zip(samples, predictions, strict=True))
+    answers = [answered_window(sample, prediction) for sample, prediction in pairs]
+    iou_B = best_iou(answers, [true_windows(sample) for sample in samples])
+    recall = {f"R1@{threshold}": (iou_B >= threshold).astype(float) for threshold in RECALL_AT}
+    parsed_B = np.array([answer is not None for answer in answers], dtype=float)
+    return {"mIoU": iou_B, **recall, "parse_rate": parsed_B}
