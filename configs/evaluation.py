@@ -9,12 +9,16 @@ from configs.data import DataConfig
 
 
 class EvaluationConfig(Config):
-    """`python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint`."""
+    """`python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint`.
+
+    `evaluation.predict` takes the same and leaves the scores out.
+    """
 
     checkpoint: str
     """Checkpoint folder, or an export."""
     out: str
-    """Folder for predictions.jsonl, predictions_wrong_query.jsonl, metrics.json and report.md."""
+    """Folder for predictions.jsonl, predictions_wrong_query.jsonl, metrics.json and report.md. Predictions in it that were
+    made with the same config, weights and questions are gone on from, others are removed."""
     data: DataConfig
     split: str = "test"
     max_samples: Annotated[int, Field(ge=1)] | None = None
@@ -24,9 +28,9 @@ class EvaluationConfig(Config):
     """Who writes the answers; greedy in both."""
     max_completion_length: Annotated[int, Field(ge=4)] = 32
     max_model_len: Annotated[int, Field(ge=64)] = 8192
-    """Of the vLLM engine."""
+    """Of the vLLM engine; a prompt that leaves no room for `max_completion_length` is a failure, and counted."""
     wrong_query: bool = True
-    """Also answer each video with another sample's query."""
+    """Also answer each video with the query of another sample of its task."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     num_resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples of the 95 % intervals."""

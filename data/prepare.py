@@ -31,7 +31,7 @@ from configs.run import setup_logging
 from configs.sources import AnySource, SyntheticSource
 from configs.video import VideoConfig
 from data.annotations import AnnotationError
-from data.preparation.run import Request, prepare
+from data.preparation.run import Request, knows_videos, prepare
 from data.sources import SOURCES, load_samples
 from data.sources.synthetic import render
 from data.video import READERS
@@ -81,6 +81,8 @@ def _request(parsed: argparse.Namespace) -> Request:
     if wrong := [split for split in parsed.splits or () if not split.replace("_", "").isalnum()]:
         raise ConfigError(f"--splits {wrong[0]!r}: expected letters, digits and _; write key=value before --splits")
     source = source_config(parsed.source, parsed.annotations, parsed.videos, parsed.overrides)
+    if parsed.check_videos and not knows_videos(source):
+        raise ConfigError("--check-videos: expected --videos with the folder that they are in")
     if isinstance(source, SyntheticSource):
         render(source, num_processes=parsed.num_processes)
     splits = None if parsed.splits is None else tuple(parsed.splits)

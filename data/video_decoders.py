@@ -18,6 +18,7 @@ from data.video_frames import (
     VideoDecodeError,
     check_indices,
     check_readable,
+    open_container,
     read_table,
     video_stream,
 )
@@ -63,7 +64,7 @@ def _decord_table(path: Path) -> FrameTable:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             name, table = container.format.name, read_table(path, container, video_stream(path, container))
     except av.FFmpegError as error:
         raise VideoDecodeError(path, f"decord: {error.strerror}") from error
@@ -83,7 +84,7 @@ def read_pyav(path: Path, frame_idx_T: np.ndarray) -> Frames:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             stream = video_stream(path, container)
             table = read_table(path, container, stream)
             if table is None:
@@ -111,16 +112,25 @@ def _read_by_keyframe(path: Path, container: Any, stream: Any, table: FrameTable
 
 
 def _decode_group(container: Any, stream: Any, key_pts: int, wanted: set[int]) -> Iterator[Any]:
-    """The frames at `wanted`, which all depend on one keyframe. Those that nothing refers to are not decoded."""
+    """The frames at `wanted`, which all depend on one keyframe, and damaged ones, on which they may depend.
+
+    Frames that no other one refers to are not decoded unless they are wanted.
+    """
     codec, missing = stream.codec_context, set(wanted)
+
+    def decode(packet: Any) -> Iterator[Any]:
+        for frame in codec.decode(packet):
+            if frame.pts in wanted or (frame.is_corrupt and frame.pts > key_pts):
+                yield frame
+
     for packet in _packets_from(container, stream, key_pts):
         if codec.name in SKIPS_EXACTLY:
             codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         missing.discard(packet.pts)
-        yield from (frame for frame in codec.decode(packet) if frame.pts in wanted)
+        yield from decode(packet)
         if not missing:
             break
-    yield from (frame for frame in codec.decode(None) if frame.pts in wanted)
+    yield from decode(None)
 
 
 def _packets_from(container: Any, stream: Any, key_pts: int) -> Iterator[Any]:

@@ -66,6 +66,13 @@ def check_indices(path: Path, num_frames: int, frame_idx_T: np.ndarray) -> None:
         raise VideoDecodeError(path, f"the annotation asks for frame {frame_idx_T.max()}, the file has {num_frames}")
 
 
+def open_container(path: Path) -> Any:
+    """An open PyAV container, to be used in `with`; titles and the like may be in any encoding. Raises av.FFmpegError."""
+    import av
+
+    return av.open(str(path), metadata_errors="replace")
+
+
 def video_stream(path: Path, container: Any) -> Any:
     """The video stream of an open PyAV container, decoded on one thread. Raises VideoDecodeError."""
     stream = container.streams.best("video")

@@ -231,4 +231,5 @@ def _listen(requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    with contextlib.suppress(BrokenPipeError):  # the owner is gone
+        _serve(sys.argv[1])

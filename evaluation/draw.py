@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from configs.run import setup_logging
 from data.collate import true_box_px
-from data.geometry import interpolate_tube
 from data.sources.jsonl import read_samples
-from data.types import BoxPx, GroundingSample
+from data.types import GroundingSample
 from data.video import READERS, write_video
 from evaluation.predictions import Prediction, read_predictions, was_asked
+from evaluation.tube_pairs import predicted_boxes
 
 logger = logging.getLogger("evaluation.draw")
 
@@ -102,22 +101,6 @@ def _drawn(
         x = _x_of(sample, index, size[0])
         brush.line([(x, top + 40), (x, top + 90)], fill=WHITE, width=2)
         yield np.asarray(canvas)
-
-
-def predicted_boxes(prediction: Prediction) -> dict[int, BoxPx]:
-    """The predicted box at every frame of the predicted span, interpolated as the evaluator does; of a rec sample, its
-    one box."""
-    if prediction.span is None or not prediction.boxes:
-        return dict(prediction.boxes)
-    known = sorted(prediction.boxes)
-    wanted = list(range(*prediction.span))
-    boxes_1F4 = interpolate_tube(
-        torch.tensor([[prediction.boxes[frame] for frame in known]]),
-        torch.tensor([known], dtype=torch.float32),
-        torch.ones(1, len(known), dtype=torch.bool),
-        torch.tensor([wanted], dtype=torch.float32),
-    )
-    return {frame: (a, b, c, d) for frame, (a, b, c, d) in zip(wanted, boxes_1F4[0].tolist(), strict=True)}
 
 
 def _x_of(sample: GroundingSample, frame: int, width: int) -> float:

@@ -103,10 +103,11 @@ def failure_of(sample: GroundingSample, prediction: Prediction) -> str:
 
 def _spans(samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> torch.Tensor:
     """Answered intervals in frames, (0, 0) for a failure. -> [B, 2]."""
-    return torch.tensor([_span(*pair) for pair in zip(samples, predictions, strict=True)], dtype=torch.float32)
+    return torch.tensor([answered_span(*pair) for pair in zip(samples, predictions, strict=True)], dtype=torch.float32)
 
 
-def _span(sample: GroundingSample, prediction: Prediction) -> tuple[int, int]:
+def answered_span(sample: GroundingSample, prediction: Prediction) -> tuple[int, int]:
+    """The answered interval in absolute frames, half-open; (0, 0) for a failure."""
     if failure_of(sample, prediction):
         return 0, 0
     if prediction.span is not None:

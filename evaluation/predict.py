@@ -45,7 +45,7 @@ def main() -> None:
     quiet_environment()
     setup_logging()
     with errors_explained():
-        predicted = predict(config)
+        predicted = predict(config, labelled=False)
     logger.info("%s", Path(config.out) / PREDICTIONS)
     end_with_status(predicted.right)
 
@@ -76,17 +76,18 @@ class Predicted:
     wrong: list[Prediction] | None
 
 
-def predict(config: EvaluationConfig) -> Predicted:
+def predict(config: EvaluationConfig, *, labelled: bool = True) -> Predicted:
     """Write the predictions of a split into `config.out`, or go on with them.
 
     Samples annotated in seconds stay so: their videos are looked at one by one, and one that cannot be read is a
-    failure too. Raises AnnotationError, CheckpointError, ConfigError, and PredictionError for a damaged file.
+    failure too. labelled: a sample without a true answer, which could not be scored, is an AnnotationError.
+    Raises AnnotationError, CheckpointError, ConfigError, and PredictionError for a damaged file.
     """
     from data.sources import load_samples
 
     out = Path(config.out)
     # A video that is missing is a failed answer, not a sample fewer: the predictor looks at each when it asks.
-    samples = load_samples(config.data, config.split, probe=False)[: config.max_samples]
+    samples = load_samples(config.data, config.split, probe=False, labelled=labelled)[: config.max_samples]
     asked = {PREDICTIONS: samples}
     if config.wrong_query:
         asked[WRONG_QUERY_PREDICTIONS] = with_wrong_queries(samples, seed=config.seed)

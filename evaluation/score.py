@@ -5,9 +5,7 @@
     python -m evaluation.score --predictions P --annotations VIDSTG --source vidstg --split test \
         --protocol stcat --benchmark vidstg_test tracks=VIDOR
 
---annotations is a JSONL file (data/sources/jsonl.py), a folder that `data.prepare` wrote (with --split), or, with
---source, a folder of published annotation files, whose other settings (configs/sources.py) follow as key=value. Each
-task is scored by its own metrics; --protocol is that of stvg. Prints Markdown; writes metrics.json and report.md.
+What --annotations may be: evaluation/annotation_files.py. Each task is scored by its own metrics; --protocol is that of stvg. Prints Markdown; writes metrics.json and report.md.
 """
 
 import argparse
@@ -18,24 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
-from configs.base import Config, ConfigError, parse_config
+from configs.base import ConfigError
 from configs.checkpoints import write_atomically
-from configs.sources import MixtureSource, Source
-from data.annotations import AnnotationError, Split
-from data.sources import SOURCES, jsonl
+from data.annotations import AnnotationError
 from data.types import GroundingSample, Task
+from evaluation.annotation_files import add_file_arguments, read_annotations
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.comparison import compare_tasks, summarize_task
 from evaluation.predictions import PredictionError, iter_predictions
 from evaluation.protocols import Dataset, Protocol
 from evaluation.report import markdown_report
 from evaluation.task_scores import ScoreError, TaskScores, score_tasks
-
-
-class _Asked(Config):
-    source: Source
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,21 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluation.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--predictions", required=True, type=Path, help="see evaluation/predictions.py")
-    parser.add_argument("--annotations", required=True, type=Path)
+    add_file_arguments(parser)
     parser.add_argument("--protocol", required=True, choices=get_args(Protocol))
     parser.add_argument(
         "--dataset", choices=get_args(Dataset), help="of --protocol stcat; else by each sample's source"
     )
-    parser.add_argument("--source", choices=sorted(SOURCES), help="whose published files --annotations holds")
-    parser.add_argument("--split", default="test")
     parser.add_argument("--compare", type=Path, metavar="PREDICTIONS", help="paired differences to these")
     parser.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="show published numbers beside ours")
     parser.add_argument("--bad-records", choices=("error", "skip"), default="error", help="annotations that do not fit")
     parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for metrics.json and report.md")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings of --source")
     return parser
 
 
@@ -106,24 +93,6 @@ def _scores(path: Path, samples: Sequence[GroundingSample], parsed: argparse.Nam
     if not path.is_file():
         raise ScoreError(f"{path}: no such predictions file")
     return score_tasks(samples, iter_predictions(path), protocol=parsed.protocol, dataset=parsed.dataset)
-
-
-def read_annotations(path: Path, source: str | None, split: str, settings: Sequence[str]) -> Split:
-    """The split of a source, of a prepared folder, or of a JSONL file. Raises AnnotationError and ConfigError."""
-    if source is None and path.is_file():
-        return jsonl.read_split(path)
-    values: dict[str, Any] = {"type": source or "prepared", **dict(map(_setting, settings))}
-    folder = "root" if values["type"] in ("synthetic", "jsonl", "prepared") else "annotations"
-    asked = parse_config(_Asked, {"source": {**values, folder: str(path)}}, origin="--source").source
-    assert not isinstance(asked, MixtureSource), "not among the choices of --source"
-    return SOURCES[asked.type](asked, split)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"setting {text!r}: expected key=value, for example tracks=FOLDER")
-    return key, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

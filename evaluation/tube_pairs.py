@@ -85,6 +85,18 @@ def tube_pairs(
     )
 
 
+def predicted_boxes(prediction: Prediction) -> dict[int, BoxPx]:
+    """The predicted box at every frame of the predicted span, as it is scored; of a rec sample, its one box."""
+    if prediction.span is None or not prediction.boxes:
+        return dict(prediction.boxes)
+    span_B2 = torch.tensor([prediction.span], dtype=torch.float64)
+    boxes = _nearest_into_span(ragged_boxes([prediction.boxes]), span_B2)
+    known = boxes.keep(_inside_spans(boxes, span_B2))
+    frames = list(range(*prediction.span))
+    tube_BF4, _ = _interpolated(known, torch.from_numpy(known.boxes_N4), torch.tensor([frames], dtype=torch.float64))
+    return {frame: (a, b, c, d) for frame, (a, b, c, d) in zip(frames, tube_BF4[0].tolist(), strict=True)}
+
+
 def _inside_spans(boxes: RaggedBoxes, span_B2: Tensor) -> np.ndarray:
     span_N2 = span_B2.numpy()[boxes.row_N]
     return (boxes.frame_N >= span_N2[:, 0]) & (boxes.frame_N < span_N2[:, 1])

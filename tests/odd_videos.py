@@ -33,20 +33,24 @@ def encode(
     codec: str = "libx264",
     x264: str = "mbtree=0",
     size: tuple[int, int] = (WIDTH, HEIGHT),
-    pixels: str = "yuv420p",
+    pixel_format: str = "yuv420p",
     times_ms: Sequence[int] | None = None,
     muxer: dict[str, str] | None = None,
+    grain: int = 0,
 ) -> Path:
-    """NUM_FRAMES frames at FPS, or one at each of `times_ms`."""
+    """NUM_FRAMES frames at FPS, or one at each of `times_ms`; `grain` is added below the bar and makes packets large."""
+    rng = np.random.default_rng(0)
     times = [1000 * t // FPS for t in range(NUM_FRAMES)] if times_ms is None else times_ms
     options = {"preset": "veryfast", "crf": "12", "x264-params": x264} if codec == "libx264" else {}
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt, stream.thread_count = *size, pixels, 1
+        stream.width, stream.height, stream.pix_fmt, stream.thread_count = *size, pixel_format, 1
         if times_ms is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         for index, time_ms in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            pixels = picture(index, *size)
+            pixels[size[1] // 4 :] += rng.integers(0, grain + 1, pixels[size[1] // 4 :].shape, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = (index, Fraction(1, FPS)) if times_ms is None else (time_ms, Fraction(1, 1000))
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -68,6 +72,19 @@ def copy_packets(source: Path, path: Path, *, skip_sec: float = 0.0, muxer: dict
                 ticks = int(skip_sec / packet.time_base)
                 packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, stream
                 writing.mux(packet)
+    return path
+
+
+def titled(path: Path, title: bytes) -> Path:
+    """With these bytes as its title."""
+    with av.open(str(plain(path.with_suffix(".mp4")))) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        target.metadata["title"] = "?" * len(title)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"?" * len(title), title))
     return path
 
 
@@ -97,6 +114,17 @@ def damaged(path: Path) -> Path:
     content = bytearray(copy_packets(source, path, muxer={"movflags": "faststart"}).read_bytes())
     start = content.find(b"mdat") + 1000
     content[start:] = np.random.default_rng(0).integers(0, 256, len(content) - start, dtype=np.uint8).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+def damaged_at(path: Path, index: int) -> Path:
+    """Two thirds of the packet of frame `index` are ones, in a video of one GOP without B-frames."""
+    encode(path, x264="mbtree=0:bframes=0:keyint=400:scenecut=0", grain=20)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content, (position, size) = bytearray(path.read_bytes()), packets[index]
+    content[position + size // 3 : position + size] = b"\xff" * (size - size // 3)
     path.write_bytes(content)
     return path
 

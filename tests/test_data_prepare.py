@@ -183,6 +183,7 @@ def test_another_command_is_refused(checked: Path, annotations: Path, capsys: py
         (["--source", "vidstg", "--annotations", "a"], "--out: expected a folder"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "layuot=stcat"], "unknown key 'layuot'; did you mean 'layout'"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "layout=mine"], "layout: Input should be"),
+        (["--source", "vidstg", "--annotations", "a", "--out", "x", "--check-videos"], "--check-videos: expected --videos"),
         (["--source", "jsonl", "--annotations", "a", "--videos", "v", "--out", "x"], "unknown key 'videos'"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "--splits", "val", "layout=stcat"], "before --splits"),
     ],

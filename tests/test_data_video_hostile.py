@@ -4,6 +4,7 @@ All reads go through reader processes, as in training. decord reads some kinds o
 are errors that say so, and stay readable with PyAV.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def decode_in_order(path: Path, count: int) -> np.ndarray:
     """The first `count` frames, without seeking or skipping anything."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), count)])
 
 
@@ -58,9 +59,17 @@ def uneven(path: Path) -> Path:
 
 
 LONG_GOP, OPEN_GOP = f"{B_FRAMES}:keyint=400", f"{B_FRAMES}:open-gop=1:keyint=8"
+
+
+def latin_title(path: Path) -> Path:
+    """A title that is not UTF-8, as old cameras write."""
+    return odd.titled(path, b"Caf\xe9")
+
+
 # name of the file, how it is made, what decord says if it does not read it rightly, times of its frames
 READABLE: list[tuple[str, Make, str, np.ndarray]] = [
     ("plain.mp4", odd.plain, "", EVEN_SEC),
+    ("latin_title.mkv", latin_title, "", EVEN_SEC),
     ("one.mp4", lambda path: encode(path, times_ms=[0]), "", np.zeros(1)),
     ("uneven.mp4", uneven, "", np.array(UNEVEN_MS) / 1000),
     ("uneven.mkv", uneven, "", np.array(UNEVEN_MS) / 1000),
@@ -68,7 +77,7 @@ READABLE: list[tuple[str, Make, str, np.ndarray]] = [
     ("starts_late.mkv", lambda path: encode(path, times_ms=range(1000, 6000, 125)), "", EVEN_SEC),
     ("long_gop.mp4", lambda path: encode(path, x264=LONG_GOP), "", EVEN_SEC),
     ("no_edit_list.mp4", lambda path: encode(path, x264=LONG_GOP, muxer={"use_editlist": "0"}), "", EVEN_SEC),
-    ("odd_size.mp4", lambda path: encode(path, size=(65, 49), pixels="yuv444p"), "", EVEN_SEC),
+    ("odd_size.mp4", lambda path: encode(path, size=(65, 49), pixel_format="yuv444p"), "", EVEN_SEC),
     ("fragments.mp4", lambda path: encode(path, muxer={"movflags": "frag_keyframe+empty_moov"}), "", EVEN_SEC),
     ("vp9.webm", lambda path: encode(path, codec="libvpx-vp9"), "", EVEN_SEC),
     ("vp8.webm", lambda path: encode(path, codec="libvpx"), "", EVEN_SEC),
@@ -182,6 +191,32 @@ def test_broken_videos(
     pid = readers[decoder].pid
     np.testing.assert_allclose(levels(readers[decoder](good, np.array([7]))[0]), [7], atol=0.5)
     assert readers[decoder].pid == pid
+
+
+def test_a_frame_that_was_patched_up_is_none(readers: dict[str, ReaderProcess], tmp_path: Path) -> None:
+    """Frame 5 is damaged: what comes before is right, frame 9 is decoded from it. decord hides this from its callers."""
+    path = odd.damaged_at(tmp_path / "v.mp4", 5)
+    np.testing.assert_allclose(levels(readers["pyav"](path, np.array([4]))[0]), [4], atol=5)
+    for wanted in (5, 9):
+        with pytest.raises(VideoDecodeError, match=r"PyAV: the frame at 0\.625 s is damaged"):
+            readers["pyav"](path, np.array([wanted]))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_random_damage(readers: dict[str, ReaderProcess], tmp_path: Path, number: int) -> None:
+    """Some bytes anywhere in the file: frames of the right shape or one error; nothing hangs, no process dies."""
+    rng, content = np.random.default_rng(number), odd.plain(tmp_path / "whole.mp4").read_bytes()
+    pids = {decoder: reader.pid for decoder, reader in readers.items()}
+    for index in range(12):
+        path, damaged = tmp_path / f"{index}.mp4", bytearray(content)
+        for place in rng.integers(0, len(content), 4):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        for reader in readers.values():
+            with contextlib.suppress(VideoDecodeError):
+                frames_THW3, times_sec_T = reader(path, np.array([0, 20, 39]))
+                assert len(frames_THW3) == len(times_sec_T) == 3 and np.isfinite(times_sec_T).all()
+    assert {decoder: reader.pid for decoder, reader in readers.items()} == pids
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -15,11 +15,21 @@ from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig
 from configs.sources import JsonlSource
 from configs.video import VideoConfig
+from data.annotations import AnnotationError
 from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, text_ids
+from data.sources import load_samples
 from data.sources.jsonl import write_samples
 from data.types import TICKS_PER_SEC, FrameSpan, GroundingSample
-from evaluation.predict import count_failures, end_with_status, one_ahead, predict, predict_all, with_wrong_queries
+from evaluation.predict import (
+    count_failures,
+    end_with_status,
+    errors_explained,
+    one_ahead,
+    predict,
+    predict_all,
+    with_wrong_queries,
+)
 from evaluation.predictions import Prediction, PredictionError, read_predictions, write_predictions
 from evaluation.predictor import Predictor
 from evaluation.run import evaluate, report
@@ -161,6 +171,34 @@ def test_a_split_without_a_readable_video_ends_with_its_report_and_status_3(tiny
         end_with_status(predicted.right)
     assert ended.value.code == 3
     end_with_status([*predicted.right, Prediction("a", failure="grammar")])
+
+
+def test_what_cannot_be_read_ends_with_status_2_and_the_reason(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No checkpoint, no split, a line that nobody wrote so, a control that cannot be."""
+    config = evaluation_of(tiny, tiny.of_task("stvg")[:2], tmp_path, wrong_query=False)
+    drop_stale_predictions(config, load_samples(config.data, "test"), names=[])
+    (tmp_path / "out" / "predictions.jsonl").write_text("{}\n")
+    for change, reason in (
+        ({}, "predictions.jsonl, line 1: field sample_id"),
+        ({"checkpoint": "typo"}, "typo: expected a checkpoint folder"),
+        ({"split": "typo"}, "typo.jsonl: no such annotation file"),
+        ({"max_samples": 1, "wrong_query": True}, "wrong_query: the control needs at least two"),
+    ):
+        with pytest.raises(SystemExit) as ended, errors_explained():
+            predict(config.model_copy(update=change))
+        assert ended.value.code == 2
+        assert reason in caplog.records[-1].getMessage()
+
+
+def test_questions_without_answers_are_asked_but_not_scored(tiny: Tiny, tmp_path: Path) -> None:
+    samples = [replace(sample, span=None, boxes_xyxy_px=None) for sample in tiny.of_task("stvg")[:2]]
+    config = evaluation_of(tiny, samples, tmp_path, wrong_query=False)
+    with pytest.raises(AnnotationError, match="2 samples have no span"):
+        predict(config)
+    predictions = predict(config, labelled=False).right
+    assert [(p.sample_id, p.boxes_in_true_span) for p in predictions] == [(s.sample_id, {}) for s in samples]
 
 
 def test_every_task_is_in_the_report(tiny: Tiny, tmp_path: Path) -> None:

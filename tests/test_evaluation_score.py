@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.base import ConfigError
 from data.sources.jsonl import write_samples
 from data.types import FrameSpan, GroundingSample
 from evaluation import score
+from evaluation.annotation_files import read_annotations
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.metrics import score as canonical_score
 from evaluation.metrics import summarize
@@ -246,15 +248,15 @@ def test_published_annotation_files_are_read_by_their_source(
 ) -> None:
     """Charades-STA as text; the end lies past any video and is not cut."""
     (tmp_path / "charades_sta_test.txt").write_text("AO8RW 0.0 6.9##a person is putting a book on a shelf.\n")
-    split = score.read_annotations(tmp_path, "charades_sta", "test", [])
+    split = read_annotations(tmp_path, "charades_sta", "test", [])
     assert split.samples[0].windows_sec == ((0.0, 6.9),)
     write_predictions(tmp_path / "p.jsonl", [Prediction(split.samples[0].sample_id, span_sec=(0.0, 6.9))])
     score.main(["--predictions", str(tmp_path / "p.jsonl"), "--annotations", str(tmp_path), "--source", "charades_sta",
                 "--protocol", "canon", "--benchmark", "charades_sta", "--resamples", "100"])  # fmt: skip
     assert "| all | 1 | 100.00 [100.00, 100.00] |" in capsys.readouterr().out
     for wrong, message in (("tracks", "expected key=value"), ("trackz=1", "trackz")):
-        with pytest.raises(score.ConfigError, match=message):
-            score.read_annotations(tmp_path, "vidstg", "test", [wrong])
+        with pytest.raises(ConfigError, match=message):
+            read_annotations(tmp_path, "vidstg", "test", [wrong])
 
 
 def test_predictions_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

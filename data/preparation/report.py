@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-COLUMNS = ["sample_id", "task", "query", "query_type", "fps", "width", "height", "clip", "span", "choice"]
 STATISTICS = {
     "clip_sec": "clip, s",
     "span_sec": "span, s",
@@ -39,7 +38,7 @@ class Measures:
 
 def measure(path: Path) -> Measures:
     """Measure the samples of a Parquet file."""
-    table = pq.read_table(path, columns=COLUMNS)
+    table = pq.read_table(path, columns=["query", "fps", "width", "height", "clip", "span"])
     fps_N = table["fps"].to_numpy()
     clip_N, span_N = _lengths(table["clip"]), _lengths(table["span"])
     probed_N = table["width"].to_numpy() > 0
@@ -77,7 +76,7 @@ def _boxed_share(path: Path) -> np.ndarray:
 
 def split_report(path: Path, facts: dict[str, Any], measures: Measures) -> dict[str, Any]:
     """Counts, statistics and facts of one split, as JSON."""
-    table = pq.read_table(path, columns=["sample_id", "task", "query_type", "width"])
+    table = pq.read_table(path, columns=["task", "query_type"])
     kinds = Counter(zip(table["task"].to_pylist(), table["query_type"].to_pylist(), strict=True))
     statistics = {name: _statistics(measures.of(name)) for name in STATISTICS}
     return {

@@ -21,7 +21,8 @@ from data.sources import SOURCES
 
 logger = logging.getLogger("data.prepare")
 
-USUAL_SPLITS = ("train", "val", "validation", "val_1", "val_2", "test")
+USUAL_SPLITS = ("train", "val", "validation", "val_1", "val_2", "test", "testA", "testB")
+"""Tried where none are named; `testA` and `testB` are those of RefCOCO."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class Request:
     def type(self) -> str:
         return self.source.type  # type: ignore[attr-defined]  # every source has one
 
-    @property
-    def has_videos(self) -> bool:
-        """A source of published annotations has none until it is told where they are; the others know."""
-        return bool(getattr(self.source, "videos", True))
+
+def knows_videos(source: Config) -> bool:
+    """A source of published annotations knows no videos until it is told where they are; the others have them."""
+    return bool(getattr(source, "videos", True))
 
 
 def prepare(request: Request) -> None:
@@ -96,7 +97,7 @@ def _prepare_split(folder: PreparedFolder, request: Request, split: str, pool: P
 def _look(
     folder: PreparedFolder, request: Request, split: str, read: Split, pool: ProcessPoolExecutor
 ) -> dict[str, Finding]:
-    if not request.has_videos:
+    if not knows_videos(request.source):
         return {}
     return look_at_all(
         jobs_of(read.samples, decoder=request.check_with),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -118,7 +118,7 @@ def look_at_all(
             if findings is None:
                 is_deep = any(job.probe for job in chunk)
                 findings = list(_advance(progress, (pool.map if is_deep else map)(look_at, chunk)))
-                write_atomically(path, json.dumps([asdict(finding) for finding in findings]))
+                write_atomically(path, _chunk_text(chunk, findings))
             else:
                 progress.update(len(chunk))
             found |= {finding.path: finding for finding in findings}
@@ -131,14 +131,23 @@ def _advance(progress: tqdm, findings: Iterator[Finding]) -> Iterator[Finding]:
         yield finding
 
 
+def _chunk_text(jobs: Sequence[VideoJob], findings: Sequence[Finding]) -> str:
+    pairs = zip(jobs, findings, strict=True)
+    return json.dumps([{"job": asdict(job), "finding": asdict(finding)} for job, finding in pairs])
+
+
 def _read_chunk(path: Path, jobs: Sequence[VideoJob]) -> list[Finding] | None:
-    """None where it is not there, or is about other videos: the annotations changed in between."""
+    """None where it is not there, or of other jobs: the annotations changed in between."""
     if not path.exists():
         return None
     rows = json.loads(path.read_text())
-    if [row["path"] for row in rows] != [job.path for job in jobs]:
+    if [VideoJob(**{**row["job"], "frames": tuple(row["job"]["frames"])}) for row in rows] != list(jobs):
         return None
-    return [Finding(**{**row, "info": VideoInfo(**row["info"]) if row["info"] else None}) for row in rows]
+    return [_finding_of(row["finding"]) for row in rows]
+
+
+def _finding_of(values: dict[str, Any]) -> Finding:
+    return Finding(**{**values, "info": VideoInfo(**values["info"]) if values["info"] else None})
 
 
 def _end_with_parent() -> None:

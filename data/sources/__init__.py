@@ -44,12 +44,14 @@ SOURCES: dict[str, Callable[[Any, str], Split]] = {
 }
 
 
-def load_samples(config: DataConfig, split: str, *, probe: bool = True) -> list[GroundingSample]:
+def load_samples(config: DataConfig, split: str, *, probe: bool = True, labelled: bool = True) -> list[GroundingSample]:
     """All samples of a split whose task has a positive weight, ready to be trained on or scored.
 
+    labelled: False takes questions without a true answer too, to be asked alone.
     probe: put samples annotated in seconds on the clock of their videos, which are read through for it unless a source
-    `prepared` holds what they gave; without it they are as annotated (`GroundingSample.is_probed`). Raises AnnotationError when none is left, and for a record, or a video looked at so,
-    that cannot be used unless `bad_records` is "skip".
+    `prepared` holds what they gave; without it they are as annotated (`GroundingSample.is_probed`).
+    Raises AnnotationError when none is left, and for a record, or a video looked at so, that cannot be used unless
+    `bad_records` is "skip".
     """
     read = _read(config, split)
     if read.rejected:
@@ -63,7 +65,8 @@ def load_samples(config: DataConfig, split: str, *, probe: bool = True) -> list[
     if not kept:
         tasks = sorted({sample.task for sample in read.samples})
         raise AnnotationError(origin, f"no sample of a task in {config.tasks}; its tasks are {tasks}")
-    if unlabelled := [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]:
+    unlabelled = [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]
+    if unlabelled and labelled:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
     return _probed(config, split, kept) if probe else kept
 
