@@ -13,7 +13,9 @@ import torch
 from transformers import AutoConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.model import ModelConfig
+from model.backbone import freeze_vision_tower
 from model.grounding_model import GroundingConfig, GroundingModel
+from model.lora import add_lora
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "backbones"
 OWNER = "Qwen/"
@@ -51,14 +53,17 @@ def backbone_config(name: str) -> tuple[Qwen3VLConfig, str]:
     return config, name
 
 
-def meta_model(config: ModelConfig, backbone: Qwen3VLConfig) -> GroundingModel:
-    """The grounding model of a config on the meta device: names, shapes and dtypes (float32), no numbers."""
+def empty_model(config: ModelConfig, backbone: Qwen3VLConfig) -> GroundingModel:
+    """The grounding model of a config as it is trained, on the meta device: names, shapes, what is frozen; float32."""
     with torch.device("meta"):
-        # from_config would read the dtype that the released weights have.
+        # Qwen3VLForConditionalGeneration(backbone) would take the dtype that the released weights have.
         mllm = Qwen3VLForConditionalGeneration._from_config(
             backbone, dtype=torch.float32, attn_implementation=config.attention
         )
         grounding_config = GroundingConfig(grounder=config.grounder, grounder_args=config.bridge.model_dump())
         model = GroundingModel(grounding_config, mllm)
-    mllm.tie_weights()
+        if config.freeze_vision:
+            freeze_vision_tower(mllm)
+        if config.lora is not None:
+            add_lora(model, config.lora)
     return model

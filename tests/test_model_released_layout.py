@@ -13,7 +13,7 @@ from configs.model import BridgeConfig, ModelConfig
 from model.backbone import load_mllm
 from model.checkpoint_keys import CheckpointKeyError
 from model.grounding_model import GroundingConfig, GroundingModel
-from model.shapes import BackboneConfigError, backbone_config, meta_model, shipped_config
+from model.shapes import BackboneConfigError, backbone_config, empty_model, shipped_config
 
 RELEASED = {
     "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
@@ -34,7 +34,7 @@ def test_names_and_shapes_are_the_released_ones_and_ours(name: str) -> None:
     with torch.device("meta"):
         theirs = Qwen3VLForConditionalGeneration(config)
     assert sum(parameter.numel() for parameter in theirs.parameters()) == RELEASED[name]
-    ours = meta_model(ModelConfig(backbone=name), config)
+    ours = empty_model(ModelConfig(backbone=name), config)
     assert {parameter.device.type for parameter in ours.parameters()} == {"meta"}
     mllm = {key: shape for key, shape in shapes(ours).items() if not EXPECTED_NEW.fullmatch(key)}
     assert mllm == {f"mllm.{key}": shape for key, shape in shapes(theirs).items()}
@@ -55,7 +55,7 @@ def test_names_and_shapes_are_the_released_ones_and_ours(name: str) -> None:
     ],
 )
 def test_a_key_by_hand(name: str, key: str, shape: tuple[int, ...]) -> None:
-    ours = meta_model(ModelConfig(backbone=name), shipped_config(name))
+    ours = empty_model(ModelConfig(backbone=name), shipped_config(name))
     assert shapes(ours)[f"mllm.{key}"] == shape
 
 
