@@ -66,7 +66,7 @@ def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (
         backbone, origin = backbone_config(folder)
     except BackboneConfigError as error:
         raise ConfigError(f"{'model.backbone' if config.checkpoint is None else 'checkpoint'}: {error}") from None
-    config = _with_grounder_of_checkpoint(config)
+    config = _as_built_here(_with_grounder_of_checkpoint(config))
     model = empty_model(config.model, backbone)
     tokens = _sample_tokens(config, backbone, folder, size)
     rows = config.per_device_train_batch_size
@@ -100,6 +100,13 @@ def _with_grounder_of_checkpoint(config: SFTConfig) -> SFTConfig:
     arguments = GroundingConfig.from_pretrained(config.checkpoint).grounder_args or {}
     model = config.model.model_copy(update={"bridge": BridgeConfig(**arguments)})
     return config.model_copy(update={"model": model})
+
+
+def _as_built_here(config: SFTConfig) -> SFTConfig:
+    """Flash attention keeps what `sdpa` keeps, and its package need not be there to plan."""
+    if config.model.attention == "eager":
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"attention": "sdpa"})})
 
 
 def _sample_tokens(config: SFTConfig, backbone: Any, folder: str, size: tuple[int, int]) -> Any:

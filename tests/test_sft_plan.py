@@ -181,8 +181,9 @@ def test_run_and_checkpoint(config_path: Path) -> None:
 
 
 def test_output_as_json_and_as_tables(config_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--num-processes", "2", "--json", "deepspeed=configs/deepspeed/zero2.json", "max_steps=7"]
-    main(["--config", str(config_path), *arguments])
+    """Also of a config whose attention kernel is not installed here."""
+    overrides = ["deepspeed=configs/deepspeed/zero2.json", "max_steps=7", "model.attention=flash_attention_2"]
+    main(["--config", str(config_path), "--num-processes", "2", "--json", *overrides])
     result = json.loads(capsys.readouterr().out)
     assert result["run"]["steps"] == 7 and result["memory_bytes"]["peak"] > result["memory_bytes"]["activations"] > 0
     tables = as_tables(result)
