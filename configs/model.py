@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.base import Config
+from configs.lora import LoraConfig
 
 
 class BridgeConfig(Config):
@@ -26,6 +27,14 @@ class BridgeConfig(Config):
     temporal_alignment: Literal["off", "features", "states"] = "states"
     """ETA: score every frame, and pool the aligned frames into the queries. From the LLM's states of the frame's
     tokens, which teaches the text path too (NOTES.md), or from vision features."""
+    alignment_feedback: bool = True
+    """Whether ETA's losses reach the LLM through those states; False trains the score alone, and the text learns nothing from it."""
+    enrich: bool = True
+    """Whether the aligned frames are pooled into the bridging queries; False leaves ETA an auxiliary loss."""
+    layer_mixes: bool = True
+    """Whether each decoder layer has a mix of the tapped layers of its own; False gives all the same."""
+    frame_times: bool = True
+    """Whether the decoder is told the time of its frame."""
 
     @model_validator(mode="after")
     def _divisible(self) -> "BridgeConfig":
@@ -61,4 +70,12 @@ class ModelConfig(Config):
     """Of the computation (autocast); trained weights are kept in float32, by DeepSpeed where it is used."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     freeze_vision: bool = True
+    lora: LoraConfig | None = None
+    """Adapters on the LLM instead of training it whole; checkpoints hold the merged weights."""
     gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _adapters_alone(self) -> "ModelConfig":
+        if self.lora is not None and not self.freeze_vision:
+            raise ValueError("lora: needs freeze_vision=true; adapters are all that a step's folder keeps of the MLLM")
+        return self

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from configs.base import Config
 from configs.checkpoints import CheckpointConfig
 from configs.data import DataConfig, FrameChoiceConfig
+from configs.lora import LoraConfig
 from configs.model import LossConfig
 from configs.optim import RFTOptimConfig
 from configs.rewards import RewardConfig
@@ -40,10 +41,27 @@ class RolloutConfig(Config):
 class ObjectiveConfig(Config):
     """The policy objective and what happens to the decoder."""
 
-    loss_type: Literal["sum", "grpo", "bnpo", "dr_grpo"] = "sum"
+    loss_type: Literal["sum", "grpo", "bnpo", "dr_grpo", "dapo", "cispo"] = "sum"
     """How token terms are normalised: `sum` over tokens and mean over completions (the estimator that pairs with
-    `pathwise`), mean per completion (grpo), mean over the batch's tokens (bnpo), or divided by the longest allowed
-    length (dr_grpo)."""
+    `pathwise`), mean per completion (grpo), mean over a rank's tokens (bnpo) or over those of all ranks (dapo), or divided
+    by the longest allowed length (dr_grpo). `cispo` (2506.13585) is dapo's mean of log-probs, weighted with ratios of at
+    most epsilon_high, instead of the clipped surrogate."""
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """A ratio for each token, or the geometric mean of a completion's (GSPO, 2507.18071; with loss_type=grpo)."""
+    importance_sampling: Literal["ratio", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
+        "ratio"
+    )
+    """How the samples of vLLM, whose log-probs differ a little from the trainer's, are corrected for. `ratio`: the
+    surrogate's own ratio is trainer / vLLM, and clipped like any. Otherwise a detached weight trainer / vLLM, of
+    tokens or whole completions, cut off at importance_sampling_max or set to 0 beyond it (names as in TRL)."""
+    importance_sampling_max: Annotated[float, Field(gt=0)] = 3.0
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL divergence (k3 estimator) from the policy that the run starts from; with LoRA that is the model
+    without its adapters, otherwise a second copy of it is kept."""
+    use_bias_correction_kl: bool = True
+    """Multiply the KL term by the ratio, whose gradient makes that of the estimate unbiased (DeepSeek-V3.2, 2512.02556)."""
+    mask_truncated_completions: bool = False
+    """Leave completions that were cut off out of the loss (DAPO section 3.4); they still count in the group's mean."""
     scale_rewards: Literal["running", "group", "batch", "none"] = "running"
     """What advantages are divided by: a running standard deviation of the reward (floor `std_floor`), the group's,
     the batch's, or nothing."""
@@ -54,10 +72,19 @@ class ObjectiveConfig(Config):
     """What it is before the first step; our choice."""
     epsilon: Annotated[float, Field(gt=0)] = 0.2
     epsilon_high: Annotated[float, Field(gt=0)] = 0.28
-    """Clip-higher, DAPO (2503.14476) section 3.1."""
+    """Clip-higher, DAPO (2503.14476) section 3.1. For cispo the largest weight itself, 5 for example, and not 1 + it."""
     decoder_update: DecoderUpdate = "pathwise"
     """`pathwise` adds the gradient of the reward through the boxes, `supervised` the SFT losses on boxes, and
     `frozen` neither: then only the text is trained."""
+
+    @model_validator(mode="after")
+    def _sequence_ratio(self) -> "ObjectiveConfig":
+        if self.importance_sampling_level == "sequence" and self.loss_type != "grpo":
+            raise ValueError(
+                "importance_sampling_level=sequence needs loss_type=grpo: other normalisations would weigh the one ratio "
+                f"of a completion by its length; got loss_type={self.loss_type}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_scale_for_both_terms(self) -> "ObjectiveConfig":
@@ -114,6 +141,8 @@ class RFTConfig(Config):
     """Whole groups that go through one forward and backward."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     freeze_vision: bool = True
+    lora: LoraConfig | None = None
+    """Adapters on the LLM instead of training it whole; vLLM gets, and checkpoints hold, the merged weights."""
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
@@ -121,6 +150,15 @@ class RFTConfig(Config):
         tasks = sorted(task for task, weight in self.data.tasks.items() if weight > 0)
         if tasks != ["stvg"]:
             raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, give the others weight 0; got {tasks}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_alone(self) -> "RFTConfig":
+        if self.lora is not None and (not self.freeze_vision or self.lora.lora_dropout > 0):
+            raise ValueError(
+                "lora: needs freeze_vision=true, since adapters are all that a step's folder keeps of the MLLM, and "
+                "lora_dropout=0, since vLLM samples from the merged weights"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
+from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+from model.checkpoint_keys import check_keys, check_model_type
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ def _patch_coordinates(height: int, width: int, merge: int) -> tuple[Tensor, Ten
 
 
 def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen3VLForConditionalGeneration:
-    """A Qwen3-VL checkpoint by name or folder. Raises ValueError for any other model type."""
-    model_type = AutoConfig.from_pretrained(path).model_type
-    if model_type != "qwen3_vl":
-        raise ValueError(f"{path}: expected a qwen3_vl checkpoint, got {model_type!r}")
-    return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+    """A Qwen3-VL checkpoint by name or folder, strictly. Raises ValueError, naming a wrong model type or weights."""
+    check_model_type(path)
+    loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
+        path, dtype=dtype, attn_implementation=attention, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    mllm, info = loaded
+    check_keys(path, info, is_tied=mllm.config.tie_word_embeddings)
+    return mllm
 
 
 def load_processor(path: str, *, max_pixels: int | None = None) -> Any:

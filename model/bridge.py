@@ -20,15 +20,20 @@ def tapped_layers(num_llm_layers: int, num_taps: int) -> list[int]:
 class BridgingQueries(nn.Module):
     """The query embeddings and their mix: each decoder layer reads its own softmax mix of the tapped layers.
 
+    Without `layer_mixes` there is one mix for all of them.
+
     The embeddings are outside of the vocabulary: they are never generated, and vLLM never sees them.
     """
 
-    def __init__(self, *, num_queries: int, llm_width: int, width: int, num_taps: int, num_layers: int) -> None:
+    def __init__(
+        self, *, num_queries: int, llm_width: int, width: int, num_taps: int, num_layers: int, layer_mixes: bool
+    ) -> None:
         super().__init__()
+        self.num_layers = num_layers
         self.embedding = nn.Embedding(num_queries, llm_width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.tap_norms = nn.ModuleList([nn.LayerNorm(llm_width) for _ in range(num_taps)])
-        self.mix_logits_NM = nn.Parameter(torch.zeros(num_layers, num_taps))
+        self.mix_logits_NM = nn.Parameter(torch.zeros(num_layers if layer_mixes else 1, num_taps))
         self.project = nn.Linear(llm_width, width)
         self.norm = nn.LayerNorm(width)
 
@@ -37,4 +42,4 @@ class BridgingQueries(nn.Module):
         weight = self.project.weight
         normed = torch.stack([norm(states_BMKD[:, m].to(weight.dtype)) for m, norm in enumerate(self.tap_norms)], dim=1)
         mixed_NBKD = torch.einsum("nm,bmkd->nbkd", self.mix_logits_NM.softmax(dim=-1), normed)
-        return self.norm(self.project(mixed_NBKD))
+        return self.norm(self.project(mixed_NBKD)).expand(self.num_layers, -1, -1, -1)

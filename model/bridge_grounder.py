@@ -51,18 +51,29 @@ class BridgeGrounder(nn.Module):
         features: str,
         interactive: bool,
         temporal_alignment: str,
+        alignment_feedback: bool = True,
+        enrich: bool = True,
+        layer_mixes: bool = True,
+        frame_times: bool = True,
     ) -> None:
         super().__init__()
         self.features = features
         self.num_queries = num_queries
         self.temporal_patch_size = temporal_patch_size
         self.queries = BridgingQueries(
-            num_queries=num_queries, llm_width=llm_width, width=width, num_taps=num_taps, num_layers=num_layers
+            num_queries=num_queries,
+            llm_width=llm_width,
+            width=width,
+            num_taps=num_taps,
+            num_layers=num_layers,
+            layer_mixes=layer_mixes,
         )
         self.alignment = {
             "off": lambda: None,
-            "states": lambda: StateAlignment(llm_width=llm_width, width=width),
-            "features": lambda: FeatureAlignment(vision_width=vision_width, width=width),
+            "states": lambda: StateAlignment(
+                llm_width=llm_width, width=width, enrich=enrich, feedback=alignment_feedback
+            ),
+            "features": lambda: FeatureAlignment(vision_width=vision_width, width=width, enrich=enrich),
         }[temporal_alignment]()
         self.decoder = SpatialDecoder(
             vision_width=vision_width,
@@ -71,6 +82,7 @@ class BridgeGrounder(nn.Module):
             num_heads=num_heads,
             ffn_width=ffn_width,
             interactive=interactive,
+            frame_times=frame_times,
             temporal_patch_size=temporal_patch_size,
         )
 

@@ -11,6 +11,7 @@ from configs.model import ModelConfig
 from configs.optim import OptimConfig
 from model.backbone import freeze_vision_tower, load_mllm, load_processor
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
+from model.lora import add_lora, merged_state, save_adapters
 
 logger = logging.getLogger(__name__)
 FRAME_SAMPLING = {"sample_fps", "num_frames", "max_frames", "max_prompt_tokens"}
@@ -32,6 +33,20 @@ def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, 
     if config.freeze_vision:
         freeze_vision_tower(mllm)
     logger.info("%s: %.1f M parameters, grounder %.1f M", config.backbone, _millions(model), _millions(model.grounder))
+    return model, processor
+
+
+def start_model(
+    config: ModelConfig, data: DataConfig, *, checkpoint: str | None, resumed: Path | None
+) -> tuple[GroundingModel, Any]:
+    """The model of a supervised run: from `checkpoint`, or fresh on the backbone; resumed: this run's own last step.
+
+    With LoRA a resumed run takes the weights that it began with, and the adapters and the grounder of its last step.
+    """
+    start = checkpoint if config.lora is not None else resumed or checkpoint
+    model, processor = build_model(config, data) if start is None else continue_model(config, data, start)
+    if config.lora is not None:
+        add_lora(model, config.lora, resumed=resumed)
     return model, processor
 
 
@@ -81,8 +96,13 @@ def as_trained(data: DataConfig, config: GroundingConfig) -> DataConfig:
 def save_checkpoint(
     model: GroundingModel, processor: Any, folder: str | Path, *, state: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write a checkpoint folder; the processor goes to the MLLM it belongs to. `state`: gathered from all ranks."""
-    model.save_pretrained(folder, state_dict=state)
+    """Write a checkpoint folder; the processor goes to the MLLM it belongs to. `state`: gathered from all ranks.
+
+    With LoRA the MLLM's weights are the merged ones, and the adapters are beside them.
+    """
+    state = model.state_dict() if state is None else state
+    model.save_pretrained(folder, state_dict=merged_state(model, state))
+    save_adapters(state, Path(folder))
     processor.save_pretrained(Path(folder) / MLLM_FOLDER)
 
 

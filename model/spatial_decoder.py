@@ -87,7 +87,7 @@ class SpatialDecoder(nn.Module):
 
     def __init__(
         self, *, vision_width: int, width: int, num_layers: int, num_heads: int, ffn_width: int, interactive: bool,
-        temporal_patch_size: int,
+        frame_times: bool, temporal_patch_size: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.width = width
@@ -96,7 +96,7 @@ class SpatialDecoder(nn.Module):
         )
         self.query = nn.Parameter(torch.randn(width) * 0.02)
         self.slot = nn.Embedding(temporal_patch_size, width)
-        self.time = nn.Linear(width, width)
+        self.time = nn.Linear(width, width) if frame_times else None
         self.where = nn.Linear(width, width)
         self.layers = nn.ModuleList(
             [DecoderLayer(width, num_heads, ffn_width, interactive=interactive) for _ in range(num_layers)]
@@ -132,8 +132,7 @@ class SpatialDecoder(nn.Module):
         mask_RS = mask_RS | (
             (~mask_RS.any(dim=1, keepdim=True)) & (torch.arange(num_cells, device=mask_RS.device) == 0)
         )
-        time_BFE = self.time(sine_encoding(time_sec_BF, self.width, max_period=1000.0).to(cells_RSE.dtype))
-        query_R1E = (self.query + self.slot(slot_BF) + time_BFE).reshape(total, 1, self.width)
+        query_R1E = self._queries(slot_BF, time_sec_BF).reshape(total, 1, self.width)
         box_logit_R4 = self.first_box_4.expand(total, 4)
         bridge_RKE = torch.zeros((), dtype=cells_RSE.dtype, device=cells_RSE.device)
         boxes, presence = [], []
@@ -149,6 +148,13 @@ class SpatialDecoder(nn.Module):
             presence.append(self.presence_heads[n](state_RE)[:, 0].float())
         shape = (len(self.layers), num_rows, num_frames)
         return FrameBoxes(torch.stack(boxes).reshape(*shape, 4), torch.stack(presence).reshape(shape))
+
+    def _queries(self, slot_BF: Tensor, time_sec_BF: Tensor) -> Tensor:
+        """A query for each frame, [B, F, E]: which frame of its patch it is and, with `frame_times`, when."""
+        query_BFE = self.query + self.slot(slot_BF)
+        if self.time is None:
+            return query_BFE
+        return query_BFE + self.time(sine_encoding(time_sec_BF, self.width, max_period=1000.0).to(query_BFE.dtype))
 
 
 def _mlp(width: int, out: int) -> nn.Sequential:

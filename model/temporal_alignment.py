@@ -37,16 +37,18 @@ class Alignment(NamedTuple):
 class StateAlignment(nn.Module):
     """`states`: a small MLP on every token, averaged over a patch."""
 
-    def __init__(self, *, llm_width: int, width: int) -> None:
+    def __init__(self, *, llm_width: int, width: int, enrich: bool, feedback: bool) -> None:
         super().__init__()
+        self.feedback = feedback
         self.embed_state = nn.Sequential(nn.LayerNorm(llm_width), nn.Linear(llm_width, width), nn.GELU())
         self.score = nn.Linear(width, 1)
         self.score_cell = nn.Linear(width, 1)
-        self.enrich = nn.Linear(width, width)
+        self.enrich = nn.Linear(width, width) if enrich else None
 
     def forward(self, bridge_NBKE: Tensor, states: Sequence[Tensor], mask_BT: Tensor) -> Alignment:
         """states: of each row, the LLM's states of every patch's tokens, [T, S, D]."""
         tokens_ND = torch.cat([row_TSD.flatten(0, 1) for row_TSD in states]).to(self.score.weight.dtype)
+        tokens_ND = tokens_ND if self.feedback else tokens_ND.detach()
         embedded = self.embed_state(tokens_ND).split([row.shape[0] * row.shape[1] for row in states])
         frames_BTE = pad_sequence(
             [part.unflatten(0, row.shape[:2]).mean(dim=1) for part, row in zip(embedded, states, strict=True)],
@@ -54,13 +56,13 @@ class StateAlignment(nn.Module):
         )
         scores_BT = _masked(self.score(frames_BTE)[..., 0], mask_BT)
         cells_BN = pad_sequence([self.score_cell(part)[:, 0] for part in embedded], batch_first=True)
-        return Alignment(scores_BT, bridge_NBKE + _pooled(scores_BT, frames_BTE, self.enrich), cells_BN)
+        return Alignment(scores_BT, _enriched(bridge_NBKE, scores_BT, frames_BTE, self.enrich), cells_BN)
 
 
 class FeatureAlignment(nn.Module):
     """`features`: scaled cosine of a patch's mean vision feature and the mean bridging query."""
 
-    def __init__(self, *, vision_width: int, width: int) -> None:
+    def __init__(self, *, vision_width: int, width: int, enrich: bool) -> None:
         super().__init__()
         self.embed_frame = nn.Sequential(nn.LayerNorm(vision_width), nn.Linear(vision_width, width), nn.GELU())
         self.frame_key = nn.Linear(width, width)
@@ -68,7 +70,7 @@ class FeatureAlignment(nn.Module):
         # Of one element, not scalars: DeepSpeed 0.19 cannot broadcast a parameter without a dimension.
         self.log_scale = nn.Parameter(torch.full((1,), math.log(8.0)))
         self.bias = nn.Parameter(torch.zeros(1))
-        self.enrich = nn.Linear(width, width)
+        self.enrich = nn.Linear(width, width) if enrich else None
 
     def forward(self, bridge_NBKE: Tensor, features: Sequence[Tensor], mask_BT: Tensor) -> Alignment:
         """features: of each row, the vision features of every patch's cells, [T, S, C]."""
@@ -78,13 +80,15 @@ class FeatureAlignment(nn.Module):
         query_BE = nn.functional.normalize(self.query_key(bridge_NBKE[-1]).mean(dim=1), dim=-1)
         cosine_BT = torch.einsum("bte,be->bt", keys_BTE, query_BE)
         scores_BT = _masked(cosine_BT * self.log_scale.exp() + self.bias, mask_BT)
-        return Alignment(scores_BT, bridge_NBKE + _pooled(scores_BT, frames_BTE, self.enrich), None)
+        return Alignment(scores_BT, _enriched(bridge_NBKE, scores_BT, frames_BTE, self.enrich), None)
 
 
 def _masked(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return scores_BT.masked_fill(~mask_BT, torch.finfo(scores_BT.dtype).min)
 
 
-def _pooled(scores_BT: Tensor, frames_BTE: Tensor, enrich: nn.Linear) -> Tensor:
-    """What the aligned frames add to every query, [1, B, 1, E]."""
-    return enrich(torch.einsum("bt,bte->be", scores_BT.softmax(dim=-1), frames_BTE))[None, :, None]
+def _enriched(bridge_NBKE: Tensor, scores_BT: Tensor, frames_BTE: Tensor, enrich: nn.Linear | None) -> Tensor:
+    """The queries with the aligned frames added to every one; as they are without `enrich`."""
+    if enrich is None:
+        return bridge_NBKE
+    return bridge_NBKE + enrich(torch.einsum("bt,bte->be", scores_BT.softmax(dim=-1), frames_BTE))[None, :, None]

@@ -1,21 +1,26 @@
-"""All reward terms of a batch through one call: raw terms, and their weighted sum.
+"""All reward terms of a batch through one call: raw terms, and their weighted sum after gates and clips.
 
 Shapes: B completions, K terms.
 """
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from configs.base import ConfigError
 from configs.rewards import RewardConfig
 from data.tubes import TubeBatch
-from rewards.terms import TERMS
+from rewards.terms import TERMS, RewardTerm
 
 
 @dataclass(frozen=True)
 class RewardBreakdown:
-    """terms_BK: raw values in the order of `names`. total_B: what is maximised; differentiable in the boxes."""
+    """terms_BK: raw values in the order of `names`, 0 for failed answers. total_B: what is maximised; differentiable in
+    the boxes.
+    """
 
     names: tuple[str, ...]
     terms_BK: Tensor
@@ -23,21 +28,46 @@ class RewardBreakdown:
 
 
 class RewardComposer:
-    """Weights the terms of a config; a term of weight 0 is still computed and logged."""
+    """Weighs the terms of a config; a term of weight 0 is still computed and logged.
+
+    Raises ConfigError for a term of one's own that cannot be imported.
+    """
 
     def __init__(self, config: RewardConfig) -> None:
-        weights = config.weights.model_dump()
+        self.config = config
+        weights = config.weights.model_dump() | config.own
+        self.terms = TERMS | {name: _own_term(name) for name in config.own}
         self.names = tuple(weights)
         self.weights_K = torch.tensor(list(weights.values()))
-        self.parse_failure = config.parse_failure
 
     def __call__(self, tubes: TubeBatch) -> RewardBreakdown:
-        terms_BK = torch.stack([TERMS[name](tubes) for name in self.names], dim=1)
-        failed_B = (~tubes.parsed_B).float()
-        total_B = terms_BK @ self.weights_K.to(terms_BK.device) + self.parse_failure * failed_B
-        return RewardBreakdown(self.names, terms_BK, total_B)
+        raw = {name: torch.where(tubes.parsed_B, self._values(name, tubes), 0.0) for name in self.names}
+        shaped_BK = torch.stack([self._shaped(name, raw) for name in self.names], dim=1)
+        total_B = shaped_BK @ self.weights_K.to(shaped_BK.device)
+        # No clip and no term of one's own may pay for what is not an answer.
+        total_B = torch.where(tubes.parsed_B, total_B, self.config.parse_failure)
+        return RewardBreakdown(self.names, torch.stack(list(raw.values()), dim=1), total_B)
 
-    @property
-    def maximum(self) -> float:
-        """The reward of a perfect answer."""
-        return float(self.weights_K.sum())
+    def _values(self, name: str, tubes: TubeBatch) -> Tensor:
+        values_B = self.terms[name](tubes)
+        if values_B.shape != tubes.parsed_B.shape:
+            raise ValueError(f"reward {name}: expected {list(tubes.parsed_B.shape)} values, got {list(values_B.shape)}")
+        return values_B
+
+    def _shaped(self, name: str, raw: dict[str, Tensor]) -> Tensor:
+        values_B = raw[name]
+        if name in self.config.clips:
+            values_B = values_B.clamp(*self.config.clips[name])  # type: ignore[index]
+        if name in self.config.gates:
+            values_B = values_B * raw[self.config.gates[name]]  # type: ignore[index]
+        return values_B
+
+
+def _own_term(name: str) -> RewardTerm:
+    try:
+        term = resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"rewards.own: {name} cannot be imported: {error}") from error
+    if not callable(term):
+        raise ConfigError(f"rewards.own: expected {name} to be a function of a TubeBatch, got {term!r}")
+    return cast(RewardTerm, term)

@@ -1,14 +1,28 @@
-"""Reward terms. Each maps a TubeBatch to [B] values in [0, 1], on its device, without a loop over samples.
+"""Reward terms. Each maps a TubeBatch to [B] values on its device, without a loop over samples and without waiting for it.
 
-A failed answer is worth 0 in every term; its extra price is `RewardConfig.parse_failure`. To add a term, write a
-function, add a line to TERMS and a weight to configs/rewards.py.
+A failed answer is worth 0 in every term (RewardComposer sees to it); its price is `RewardConfig.parse_failure`. To add a
+term, write a function, add a line to TERMS and a weight to configs/rewards.py; or leave it where it is and name it in
+`rewards.own`.
+
+| term | range | known way to cheat |
+|---|---|---|
+| format | 0, 1 | says nothing about the answer: keep its weight small |
+| temporal | [0, 1] | a whole-video span earns its share of the clip |
+| viou | [0, 1] | none known: counted over the union of frames |
+| spatial | [-5, 1] | over the intersection alone: one confident frame is enough, and no overlap (0) beats a bad box (negative);
+  `clips: {spatial: [0, 1]}` mends the second |
+| gated | [0, 2] | its spatial part is over the intersection alone, but tIoU squared gates it |
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from data.geometry import box_giou, box_iou
 from data.tubes import TubeBatch
+
+RewardTerm = Callable[[TubeBatch], Tensor]
 
 
 def format_reward(tubes: TubeBatch) -> Tensor:
@@ -26,8 +40,32 @@ def viou_reward(tubes: TubeBatch) -> Tensor:
     return tubes.viou()
 
 
-TERMS: dict[str, Callable[[TubeBatch], Tensor]] = {
+def spatial_reward(tubes: TubeBatch) -> Tensor:
+    """Mean of GIoU - L1 over the annotated frames in both spans, boxes in [0, 1]; 0 without any (STVG-o1, Eq. 6-7)."""
+    distance_BF = (tubes.pred_boxes_BF4 - tubes.gt_boxes_BF4).abs().sum(dim=-1)
+    return _mean_over_both(tubes, box_giou(tubes.pred_boxes_BF4, tubes.gt_boxes_BF4) - distance_BF)
+
+
+def gated_reward(tubes: TubeBatch, *, exponent: float = 2.0) -> Tensor:
+    """tIoU + tIoU^2 sIoU, with the mean IoU over the frames in both spans as sIoU (SARL-STG; its exponent)."""
+    tiou_B = tubes.tiou()
+    return tiou_B + tiou_B**exponent * _mean_over_both(tubes, box_iou(tubes.pred_boxes_BF4, tubes.gt_boxes_BF4))
+
+
+def _mean_over_both(tubes: TubeBatch, values_BF: Tensor) -> Tensor:
+    """Mean over the annotated frames of the intersection of both spans; 0 where there are none."""
+    frames_BF = tubes.gt_span_B2[:, :1] + torch.arange(values_BF.shape[1], device=values_BF.device)
+    start_B1 = torch.maximum(tubes.gt_span_B2[:, :1], tubes.pred_span_B2[:, :1])
+    end_B1 = torch.minimum(tubes.gt_span_B2[:, 1:], tubes.pred_span_B2[:, 1:])
+    counts_BF = tubes.gt_has_box_BF & (frames_BF >= start_B1) & (frames_BF < end_B1)
+    total_B = torch.where(counts_BF, values_BF, 0.0).sum(dim=1)
+    return total_B / counts_BF.sum(dim=1).clamp(min=1)
+
+
+TERMS: dict[str, RewardTerm] = {
     "format": format_reward,
     "temporal": temporal_reward,
     "viou": viou_reward,
+    "spatial": spatial_reward,
+    "gated": gated_reward,
 }

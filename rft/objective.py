@@ -17,20 +17,21 @@ Shapes: B completions, L tokens.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-LossType = Literal["sum", "grpo", "bnpo", "dr_grpo"]
+from configs.rft import ObjectiveConfig
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Of the whole step, over all micro-batches of a rank."""
+    """Of the whole step, over all micro-batches of a rank; tokens are those that the loss is about."""
 
     num_completions: int
     num_tokens: int
+    num_tokens_mean: float
+    """Mean of num_tokens over all ranks: DDP averages gradients, so a sum over it is a mean over everyone's tokens."""
     max_completion_length: int
 
 
@@ -40,28 +41,76 @@ def policy_loss(
     advantages_B: Tensor,
     mask_BL: Tensor,
     counts: StepCounts,
-    *,
-    loss_type: LossType,
-    epsilon: float,
-    epsilon_high: float,
+    objective: ObjectiveConfig,
+    ref_logps_BL: Tensor | None = None,
 ) -> Tensor:
     """The clipped surrogate (PPO, 1707.06347, Eq. 7, on group advantages), normalised by `loss_type`.
 
-    Normalisations: `grpo` 2402.03300 Eq. 3; `bnpo` and `dr_grpo` as in TRL 1.16; `sum` does not divide by length.
+    old_logps_BL: as sampled, by vLLM. ref_logps_BL: of the reference policy, where beta > 0.
+
+    Sources: `grpo` 2402.03300 Eq. 3 and its KL Eq. 4; `dapo` 2503.14476 Eq. 8; `cispo` 2506.13585 Eq. 4; sequence ratio
+    2507.18071 Eq. 7; `bnpo`, `dr_grpo` and the weights of importance sampling as in TRL 1.16. `sum` does not divide by length.
     """
-    ratio_BL = torch.exp(logps_BL - old_logps_BL)
-    clipped_BL = ratio_BL.clamp(1 - epsilon, 1 + epsilon_high)
+    correction = objective.importance_sampling
+    behaviour_BL = old_logps_BL if correction == "ratio" else logps_BL.detach()
+    ratio_BL = _ratio(logps_BL - behaviour_BL, mask_BL, objective.importance_sampling_level)
     advantage_B1 = advantages_B[:, None]
-    gain_BL = torch.minimum(ratio_BL * advantage_B1, clipped_BL * advantage_B1)
-    gain_B = torch.where(mask_BL, gain_BL, 0.0).sum(dim=1)
+    if objective.loss_type == "cispo":
+        gain_BL = ratio_BL.clamp(max=objective.epsilon_high).detach() * advantage_B1 * logps_BL
+    else:
+        clipped_BL = ratio_BL.clamp(1 - objective.epsilon, 1 + objective.epsilon_high)
+        gain_BL = torch.minimum(ratio_BL * advantage_B1, clipped_BL * advantage_B1)
+    if correction != "ratio":
+        gain_BL = gain_BL * sampling_weights(
+            logps_BL, old_logps_BL, mask_BL, mode=correction, largest=objective.importance_sampling_max
+        )
+    if ref_logps_BL is not None:
+        kl_BL = kl_k3(logps_BL, ref_logps_BL)
+        gain_BL = gain_BL - objective.beta * (kl_BL * ratio_BL if objective.use_bias_correction_kl else kl_BL)
+    gain_BL = torch.where(mask_BL, gain_BL.expand_as(logps_BL), 0.0)
+    return -_normalised(gain_BL, mask_BL, counts, objective.loss_type)
+
+
+def _ratio(log_ratio_BL: Tensor, mask_BL: Tensor, level: str) -> Tensor:
+    """Of each token, [B, L], or the geometric mean of each completion, [B, 1]."""
+    if level == "token":
+        return torch.exp(log_ratio_BL)
+    total_B1 = torch.where(mask_BL, log_ratio_BL, 0.0).sum(dim=1, keepdim=True)
+    return torch.exp(total_B1 / mask_BL.sum(dim=1, keepdim=True).clamp(min=1))
+
+
+def _normalised(gain_BL: Tensor, mask_BL: Tensor, counts: StepCounts, loss_type: str) -> Tensor:
+    gain_B = gain_BL.sum(dim=1)
     if loss_type == "grpo":
-        return -(gain_B / mask_BL.sum(dim=1).clamp(min=1)).sum() / counts.num_completions
+        return (gain_B / mask_BL.sum(dim=1).clamp(min=1)).sum() / counts.num_completions
     divisor = {
         "sum": counts.num_completions,
         "bnpo": max(counts.num_tokens, 1),
+        "dapo": max(counts.num_tokens_mean, 1.0),
+        "cispo": max(counts.num_tokens_mean, 1.0),
         "dr_grpo": counts.num_completions * counts.max_completion_length,
     }[loss_type]
-    return -gain_B.sum() / divisor
+    return gain_B.sum() / divisor
+
+
+def sampling_weights(logps_BL: Tensor, old_logps_BL: Tensor, mask_BL: Tensor, *, mode: str, largest: float) -> Tensor:
+    """Importance weights trainer / vLLM, detached: [B, L] of tokens, [B, 1] of sequences.
+
+    `*_truncate`: at most `largest` (truncated importance sampling); `*_mask`: 0 beyond it.
+    """
+    log_ratio_BL = torch.where(mask_BL, (logps_BL - old_logps_BL).detach(), 0.0)
+    if mode.startswith("sequence"):
+        log_ratio_BL = log_ratio_BL.sum(dim=1, keepdim=True)
+    weights = log_ratio_BL.exp()
+    if mode.endswith("truncate"):
+        return weights.clamp(max=largest)
+    return weights.masked_fill(weights > largest, 0.0)
+
+
+def kl_k3(logps_BL: Tensor, ref_logps_BL: Tensor) -> Tensor:
+    """exp(d) - d - 1 with d = log ref - log policy: an unbiased, non-negative estimate (GRPO, 2402.03300, Eq. 4)."""
+    difference_BL = ref_logps_BL - logps_BL
+    return difference_BL.exp() - difference_BL - 1
 
 
 def pathwise_loss(

@@ -21,6 +21,7 @@ from evaluation.vllm_engine import SamplingArgs
 from model.backbone import freeze_vision_tower
 from model.build import as_trained, load_checkpoint, make_optimizer
 from model.grounding_model import GroundingModel
+from model.lora import add_lora
 
 
 @dataclass
@@ -48,7 +49,10 @@ def build_learner(config: RFTConfig, *, resumed: Path | None = None) -> Learner:
     if accelerator.device.type == "cpu":
         # Ray gives a worker one thread; ranks and engine take turns, so all cores are free while one works.
         torch.set_num_threads(max(1, num_cores() // accelerator.num_processes))
-    model, processor = load_checkpoint(resumed or config.checkpoint, dtype="float32")
+    start = config.checkpoint if config.lora is not None else resumed or config.checkpoint
+    model, processor = load_checkpoint(start, dtype="float32")
+    if config.lora is not None:
+        add_lora(model, config.lora, resumed=resumed)
     encoder = PromptEncoder(processor, as_trained(config.data, model.config))
     model.train()
     if config.freeze_vision:

@@ -23,7 +23,7 @@ from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
 from rft.advantages import batch_std, group_advantages, group_std
-from rft.objective import StepCounts, pathwise_loss, policy_loss, policy_metrics
+from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics
 from rft.step_metrics import reward_metrics
 
 
@@ -32,7 +32,7 @@ class RolloutBatch:
     """Whole groups, row by row: row b is completion b % G of prompt b // G.
 
     inputs: the forward's tensors and the targets of supervised losses. old_logps_BL as sampled. frame_idx_BF,
-    valid_BF: absolute frames, and those inside the answered interval.
+    valid_BF: absolute frames, and those inside the answered interval. truncated_B: completions that were cut off.
     """
 
     samples: list[GroundingSample]
@@ -41,6 +41,7 @@ class RolloutBatch:
     old_logps_BL: Tensor
     frame_idx_BF: Tensor
     valid_BF: Tensor
+    truncated_B: Tensor
     num_generations: int
 
     @property
@@ -91,6 +92,7 @@ def make_batch(
         old_logps_BL=_scatter_logps(inputs["score_mask"].bool(), [rollout.logps for _, rollout in rows]),
         frame_idx_BF=_frame_indices(row_prompts, frames),
         valid_BF=_is_in(frames, asked),
+        truncated_B=torch.tensor([rollout.is_truncated for _, rollout in rows]),
         num_generations=size,
     )
 
@@ -129,8 +131,12 @@ def rollout_loss(
     running_scale: float,
     counts: StepCounts,
     config: RFTConfig,
+    ref_logps_BL: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one micro-batch and its metrics. running_scale: of the rewards of all ranks, see RunningStd."""
+    """Loss of one micro-batch and its metrics. running_scale: of the rewards of all ranks, see RunningStd.
+
+    ref_logps_BL: of the reference policy, where the objective has a KL term.
+    """
     objective = config.objective
     mask_BL = batch.mask_BL.to(output.logps_BL.device)
     old_BL = batch.old_logps_BL.to(output.logps_BL.device)
@@ -142,16 +148,10 @@ def rollout_loss(
         "none": rewards_PG.new_ones(1, 1),
     }[objective.scale_rewards]
     advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
-    loss = policy_loss(
-        output.logps_BL,
-        old_BL,
-        advantages_B,
-        mask_BL,
-        counts,
-        loss_type=objective.loss_type,
-        epsilon=objective.epsilon,
-        epsilon_high=objective.epsilon_high,
-    )
+    trained_BL = mask_BL
+    if objective.mask_truncated_completions:
+        trained_BL = mask_BL & ~batch.truncated_B.to(mask_BL.device)[:, None]
+    loss = policy_loss(output.logps_BL, old_BL, advantages_B, trained_BL, counts, objective, ref_logps_BL)
     metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.mean())}
     if objective.decoder_update == "pathwise":
         path = pathwise_loss(rewards.total_B, output.logps_BL, old_BL, mask_BL, counts, scale=running_scale)
@@ -160,5 +160,7 @@ def rollout_loss(
         terms = grounding_losses(output.grounding, {k: v.to(loss.device) for k, v in batch.inputs.items()})
         boxes = weigh(terms, config.loss) * (len(advantages_B) / counts.num_completions)
         loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
+    if ref_logps_BL is not None:
+        metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -60,12 +60,15 @@ def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, 
     return metrics
 
 
-def step_counts(groups: Groups, config: RFTConfig) -> StepCounts:
-    """Completions and tokens of the whole step."""
+def step_counts(groups: Groups, config: RFTConfig, mean_over_ranks: Callable[[float], float]) -> StepCounts:
+    """Completions and tokens of the whole step. mean_over_ranks: every rank must call."""
     rollouts = [rollout for group in groups for rollout in group]
+    trained = [r for r in rollouts if not (config.objective.mask_truncated_completions and r.is_truncated)]
+    num_tokens = sum(len(rollout.completion_ids) for rollout in trained)
     return StepCounts(
         num_completions=len(rollouts),
-        num_tokens=sum(len(rollout.completion_ids) for rollout in rollouts),
+        num_tokens=num_tokens,
+        num_tokens_mean=mean_over_ranks(num_tokens),
         max_completion_length=config.rollout.max_completion_length,
     )
 

@@ -21,10 +21,12 @@ from data.types import GroundingSample
 from evaluation.vllm_engine import request_seed
 from model.backbone import checkpoint_names
 from model.build import save_checkpoint
+from model.lora import merged_state
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
 from rft.checkpointing import load_state, save_state
 from rft.objective import StepCounts
+from rft.reference import ReferencePolicy
 from rft.rollout import EngineClient
 from rft.setup import build_learner, prompts_of_steps, sampling_args
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
@@ -50,6 +52,10 @@ class GRPOTrainer:
         )
         self.first_step = 0 if resumed is None else load_state(self.learner, resumed, self.running_std)
         self.sampling = sampling_args(config, self.learner)
+        learner = self.learner
+        self.reference = (
+            ReferencePolicy(config, learner.unwrapped, learner.accelerator.device) if objective.beta > 0 else None
+        )
         self.totals: list[torch.Tensor] = []
         self.seconds = PhaseSeconds()
 
@@ -83,7 +89,7 @@ class GRPOTrainer:
         self.totals.clear()
         collected: dict[str, list[float]] = defaultdict(list)
         prompts, groups = self.rollout(step, samples)
-        counts = step_counts(groups, self.config)
+        counts = step_counts(groups, self.config, self.mean_over_ranks)
         for batch in self.micro_batches(step, samples, prompts, groups):
             metrics = self.accumulate(batch, counts)
             check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
@@ -132,10 +138,13 @@ class GRPOTrainer:
         with self.seconds.timed("forward"):
             inputs = {name: tensor.to(accelerator.device) for name, tensor in model_inputs(batch.inputs).items()}
             output = self.learner.model(temperature=self.config.rollout.temperature, **inputs)
+        with self.seconds.timed("reference"):
+            ref_logps_BL = None if self.reference is None else self.reference.logps(inputs)
         with self.seconds.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))
             self.totals.append(rewards.total_B.detach())
-            loss, metrics = rollout_loss(batch, output, rewards, self.running_std.scale, counts, self.config)
+            scale = self.running_std.scale
+            loss, metrics = rollout_loss(batch, output, rewards, scale, counts, self.config, ref_logps_BL)
         with self.seconds.timed("backward"):
             accelerator.backward(loss)
         return metrics
@@ -151,6 +160,10 @@ class GRPOTrainer:
         assert norm is not None
         return float(norm)
 
+    def mean_over_ranks(self, value: float) -> float:
+        """The mean of a number that every rank has."""
+        return float(self.all_ranks(torch.tensor([value], device=self.learner.accelerator.device)).mean())
+
     def all_ranks(self, values_B: torch.Tensor) -> torch.Tensor:
         """The values of every rank."""
         gathered: Any = self.learner.accelerator.gather(values_B)
@@ -159,7 +172,7 @@ class GRPOTrainer:
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""
         with self.seconds.timed("push"):
-            state = self.learner.gathered_state()
+            state = merged_state(self.learner.unwrapped, self.learner.gathered_state())
             if self.learner.accelerator.is_main_process:
                 mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
                 self.engine.push(checkpoint_names(mllm, self.learner.unwrapped.mllm.config), version=version)

@@ -60,16 +60,12 @@ def make_trainer(
     from transformers import set_seed
 
     from data.dataset import PromptEncoder, SupervisedCollator
-    from model.build import build_model, continue_model
+    from model.build import start_model
     from sft.trainer import GroundingSFTTrainer, MetricsCallback
 
     set_seed(config.run.seed)
     arguments = training_arguments(config)
-    start = resumed or config.checkpoint
-    if start is None:
-        model, processor = build_model(config.model, config.data)
-    else:
-        model, processor = continue_model(config.model, config.data, start)
+    model, processor = start_model(config.model, config.data, checkpoint=config.checkpoint, resumed=resumed)
     encoder = PromptEncoder(processor, config.data)
     collator = SupervisedCollator(
         num_queries=model.num_queries,

@@ -282,4 +282,5 @@ def test_overrides_keep_the_other_defaults_of_their_group(tmp_path: Path) -> Non
         1e-5,
         0,
     )
-    assert config.rewards.weights.model_dump() == {"format": 0.1, "temporal": 1.0, "viou": 2.0}
+    weights = {"format": 0.1, "temporal": 1.0, "viou": 2.0, "spatial": 0.0, "gated": 0.0}
+    assert config.rewards.weights.model_dump() == weights

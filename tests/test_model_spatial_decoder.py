@@ -33,6 +33,7 @@ def decoder(request: pytest.FixtureRequest) -> SpatialDecoder:
         num_heads=4,
         ffn_width=48,
         interactive=request.param,
+        frame_times=True,
         temporal_patch_size=2,
     )
     for head in decoder.box_heads:
@@ -68,7 +69,7 @@ def test_first_guess_is_a_box_in_the_middle() -> None:
     """A fresh decoder's heads are zero, so every layer says (.5, .5, .3, .3)."""
     decoder = SpatialDecoder(
         vision_width=VISION_WIDTH, width=WIDTH, num_layers=2, num_heads=4, ffn_width=48, interactive=True,
-        temporal_patch_size=2,
+        frame_times=True, temporal_patch_size=2,
     )  # fmt: skip
     boxes = decoder(*make_inputs()).boxes_cxcywh_NBF4
     torch.testing.assert_close(boxes, torch.tensor([0.5, 0.5, 0.3, 0.3]).expand_as(boxes))

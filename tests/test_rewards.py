@@ -54,11 +54,13 @@ def test_the_true_answer_at_30_frames_a_second_needs_two_decimals() -> None:
 
 
 def test_the_true_answer_earns_the_maximum() -> None:
-    """Text as SFT writes it, true boxes: every term is 1."""
+    """Text as SFT writes it, true boxes: every term is 1, the gated sum 2."""
     answer = parse_answer(SAMPLE, format_answer(SAMPLE, decimals=1))
     got = reward(answer)
-    torch.testing.assert_close(got.terms_BK, torch.ones(1, 3))
-    assert float(got.total_B) == pytest.approx(RewardComposer(RewardConfig()).maximum)
+    assert got.names == ("format", "temporal", "viou", "spatial", "gated")
+    torch.testing.assert_close(got.terms_BK, torch.tensor([[1.0, 1.0, 1.0, 1.0, 2.0]]))
+    assert float(got.total_B) == pytest.approx(0.1 + 1 + 1)
+    assert float(reward(answer, preset="sarl").total_B) == pytest.approx(0.6 + 2 * 2)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_terms_by_hand(
 ) -> None:
     """format, temporal, viou."""
     torch.testing.assert_close(
-        reward(answer, box).terms_BK[0], torch.tensor(expected), msg=lambda text: f"{why}: {text}"
+        reward(answer, box).terms_BK[0, :3], torch.tensor(expected), msg=lambda text: f"{why}: {text}"
     )
 
 

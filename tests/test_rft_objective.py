@@ -1,16 +1,23 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from rft.objective import LossType, StepCounts, pathwise_loss, policy_loss, policy_metrics
+from configs.rft import ObjectiveConfig
+from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics, sampling_weights
 
 # Two completions of 3 and 1 tokens; ratios 1, 2, 1 and 1/2; advantages +1 and -1.
 LOGPS = torch.tensor([[-1.0, -1.0 + math.log(2), -1.0], [-1.0 - math.log(2), 0.0, 0.0]])
 OLD = torch.tensor([[-1.0, -1.0, -1.0], [-1.0, 0.0, 0.0]])
 MASK = torch.tensor([[True, True, True], [True, False, False]])
 ADVANTAGES = torch.tensor([1.0, -1.0])
-COUNTS = StepCounts(num_completions=2, num_tokens=4, max_completion_length=8)
+COUNTS = StepCounts(num_completions=2, num_tokens=4, num_tokens_mean=5.0, max_completion_length=8)
+
+
+def objective(**changes: Any) -> ObjectiveConfig:
+    """Clip at 0.2 / 0.28."""
+    return ObjectiveConfig(**{"decoder_update": "frozen"} | changes)
 
 
 @pytest.mark.parametrize(
@@ -20,23 +27,22 @@ COUNTS = StepCounts(num_completions=2, num_tokens=4, max_completion_length=8)
         ("sum", -2.48 / 2),
         ("grpo", -(3.28 / 3 - 0.8) / 2),
         ("bnpo", -2.48 / 4),
+        ("dapo", -2.48 / 5),
         ("dr_grpo", -2.48 / (2 * 8)),
     ],
 )
-def test_policy_loss_by_hand(loss_type: LossType, expected: float) -> None:
-    got = policy_loss(
-        LOGPS, OLD, ADVANTAGES, MASK, COUNTS, loss_type=loss_type, epsilon=0.2, epsilon_high=0.28
-    )  # fmt: skip
+def test_policy_loss_by_hand(loss_type: str, expected: float) -> None:
+    got = policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, objective(loss_type=loss_type))
     assert float(got) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("loss_type", ["sum", "grpo", "bnpo", "dr_grpo"])
-def test_micro_batches_add_up(loss_type: LossType) -> None:
+@pytest.mark.parametrize("loss_type", ["sum", "grpo", "bnpo", "dr_grpo", "dapo", "cispo"])
+def test_micro_batches_add_up(loss_type: str) -> None:
     """The counts are the whole step's, so the parts' losses sum to the whole's."""
-    args = {"loss_type": loss_type, "epsilon": 0.2, "epsilon_high": 0.28}
-    whole = policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, **args)
+    config = objective(loss_type=loss_type)
+    whole = policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, config)
     parts = [
-        policy_loss(LOGPS[i : i + 1], OLD[i : i + 1], ADVANTAGES[i : i + 1], MASK[i : i + 1], COUNTS, **args)
+        policy_loss(LOGPS[i : i + 1], OLD[i : i + 1], ADVANTAGES[i : i + 1], MASK[i : i + 1], COUNTS, config)
         for i in (0, 1)
     ]
     torch.testing.assert_close(sum(parts), whole)
@@ -45,15 +51,67 @@ def test_micro_batches_add_up(loss_type: LossType) -> None:
 def test_on_policy_gradient_is_the_policy_gradient() -> None:
     """With ratio 1, d loss / d logp = -A / N on sampled tokens and 0 on padding."""
     logps = OLD.clone().requires_grad_()
-    policy_loss(logps, OLD, ADVANTAGES, MASK, COUNTS, loss_type="sum", epsilon=0.2, epsilon_high=0.28).backward()
+    policy_loss(logps, OLD, ADVANTAGES, MASK, COUNTS, objective()).backward()
     torch.testing.assert_close(logps.grad, torch.tensor([[-0.5, -0.5, -0.5], [0.5, 0.0, 0.0]]))
 
 
 def test_clipped_tokens_have_no_gradient() -> None:
     """Row 1, token 2: ratio 2 with a positive advantage is beyond the clip."""
     logps = LOGPS.clone().requires_grad_()
-    policy_loss(logps, OLD, ADVANTAGES, MASK, COUNTS, loss_type="sum", epsilon=0.2, epsilon_high=0.28).backward()
+    policy_loss(logps, OLD, ADVANTAGES, MASK, COUNTS, objective()).backward()
     assert logps.grad is not None and logps.grad[0, 1] == 0 and logps.grad[0, 0] != 0
+
+
+def test_cispo_by_hand() -> None:
+    """Weights 1, min(2, 1.5), 1 and 1/2 on A log p: row 1 -1 + 1.5 (log 2 - 1) - 1, row 2 -1/2 (-1 - log 2); over 5."""
+    got = policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, objective(loss_type="cispo", epsilon_high=1.5))
+    total = -2 + 1.5 * (math.log(2) - 1) + 0.5 * (1 + math.log(2))
+    assert float(got) == pytest.approx(-total / 5, abs=1e-6)
+
+
+def test_cispo_trains_tokens_beyond_the_limit() -> None:
+    """The weight is cut off, the gradient is not: -A w / 5."""
+    logps = LOGPS.clone().requires_grad_()
+    policy_loss(logps, OLD, ADVANTAGES, MASK, COUNTS, objective(loss_type="cispo", epsilon_high=1.5)).backward()
+    torch.testing.assert_close(logps.grad, -torch.tensor([[1.0, 1.5, 1.0], [-0.5, 0.0, 0.0]]) / 5)
+
+
+def test_sequence_ratio_by_hand() -> None:
+    """Geometric means 2^(1/3) = 1.26 (below 1.28) and 1/2 (clipped to .8, so min(-.5, -.8)); a mean per completion."""
+    config = objective(loss_type="grpo", importance_sampling_level="sequence")
+    got = policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, config)
+    assert float(got) == pytest.approx(-(2 ** (1 / 3) - 0.8) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("token_truncate", [[1.0, 1.5, 1.0], [0.5, 1.0, 1.0]]),
+        ("token_mask", [[1.0, 0.0, 1.0], [0.5, 1.0, 1.0]]),
+        ("sequence_truncate", [[1.5], [0.5]]),
+        ("sequence_mask", [[0.0], [0.5]]),
+    ],
+)
+def test_sampling_weights_by_hand(mode: str, expected: list[list[float]]) -> None:
+    """Trainer / vLLM is 1, 2, 1 and 1/2; at most 1.5."""
+    torch.testing.assert_close(sampling_weights(LOGPS, OLD, MASK, mode=mode, largest=1.5), torch.tensor(expected))
+
+
+def test_weighted_objective_by_hand() -> None:
+    """The surrogate's ratio is 1, and the weights 1, 1.5, 1 and 1/2 multiply the advantages: (3.5 - .5) / 2."""
+    config = objective(importance_sampling="token_truncate", importance_sampling_max=1.5)
+    assert float(policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, config)) == pytest.approx(-1.5, abs=1e-6)
+
+
+def test_kl_by_hand() -> None:
+    """d = log 2: 2 - log 2 - 1; equal policies: 0. On one of four tokens with beta 0.5, over two completions."""
+    ref = OLD.clone()
+    ref[0, 0] += math.log(2)
+    k3 = 1 - math.log(2)
+    assert kl_k3(OLD, ref)[0].tolist() == pytest.approx([k3, 0.0, 0.0], abs=1e-6)
+    without = policy_loss(OLD, OLD, ADVANTAGES, MASK, COUNTS, objective())
+    with_kl = policy_loss(OLD, OLD, ADVANTAGES, MASK, COUNTS, objective(beta=0.5), ref)
+    assert float(with_kl - without) == pytest.approx(0.5 * k3 / 2, abs=1e-6)
 
 
 def test_pathwise_loss_by_hand() -> None:
@@ -86,9 +144,10 @@ def test_both_terms_are_the_gradient_of_the_expected_reward() -> None:
     logps = logits.log_softmax(0)[tokens][:, None]
     rewards = reward(boxes)[tokens]
     advantages = rewards.detach() - rewards.detach().mean()
-    step = StepCounts(num_completions=len(tokens), num_tokens=len(tokens), max_completion_length=1)
+    size = len(tokens)
+    step = StepCounts(num_completions=size, num_tokens=size, num_tokens_mean=size, max_completion_length=1)
     mask = torch.ones_like(logps, dtype=torch.bool)
-    loss = policy_loss(logps, logps.detach(), advantages, mask, step, loss_type="sum", epsilon=0.2, epsilon_high=0.28)
+    loss = policy_loss(logps, logps.detach(), advantages, mask, step, objective())
     loss = loss + pathwise_loss(rewards, logps, logps.detach(), mask, step, scale=1.0)
     estimated = torch.autograd.grad(-loss, [logits, boxes])
     for ours, true in zip(estimated, exact, strict=True):

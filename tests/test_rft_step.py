@@ -41,7 +41,7 @@ def batch_of(
 def step(model: GroundingModel, batch: RolloutBatch, config: RFTConfig) -> tuple[torch.Tensor, dict[str, float]]:
     output = model(**model_inputs(batch.inputs))
     rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
-    counts = StepCounts(len(batch.answers), int(batch.mask_BL.sum()), 16)
+    counts = StepCounts(len(batch.answers), int(batch.mask_BL.sum()), float(batch.mask_BL.sum()), 16)
     return rollout_loss(batch, output, rewards, 0.5, counts, config)
 
 
@@ -126,7 +126,7 @@ def test_two_micro_batches_give_the_gradient_of_one(model: GroundingModel, tiny:
     """Counts are the step's and the scale is constant within it, so the parts' gradients add up."""
     samples = tiny.of_task("stvg")[:2]
     batches = [batch_of(tiny, part, rft_config) for part in (samples, samples[:1], samples[1:])]
-    counts = StepCounts(len(batches[0].answers), int(batches[0].mask_BL.sum()), 16)
+    counts = StepCounts(len(batches[0].answers), int(batches[0].mask_BL.sum()), float(batches[0].mask_BL.sum()), 16)
 
     def gradient(parts: list[RolloutBatch]) -> torch.Tensor:
         model.zero_grad()

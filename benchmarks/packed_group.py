@@ -1,0 +1,169 @@
+"""Scoring a GRPO group with its prompt once, against the prompt repeated for every completion; forward and backward.
+
+python -m benchmarks.packed_group --json
+python -m benchmarks.packed_group --prompt-tokens 2000 --completions 8 --completion-tokens 100 --repeats 5
+
+The tiny Qwen3-VL of the tests (4 layers of width 128, DeepStack) on one rendered video. The vision tower runs once on both
+sides, so what is compared is the LLM and the scoring. Prints
+
+    ratio                       median seconds, repeated / once, the two sides in turn
+    memory_ratio                bytes that autograd keeps for one micro-batch of equal tokens: what the prompt-once side
+                                needs for the whole group, against repeated rows of as many tokens in all
+    memory_ratio_of_the_group   the same for the whole group on both sides
+    max_abs_diff, max_rel_grad  of the log-probs; of all gradients, relative to their norm
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs.data import DataConfig
+from configs.model import BridgeConfig, ModelConfig
+from configs.sources import SyntheticSource
+from configs.video import VideoConfig
+from data.collate import Batch, collate_inputs
+from data.dataset import PromptEncoder
+from data.sources import synthetic
+from model.backbone import VisionFeatures, encode_vision, hidden_states, score_tokens
+from model.build import build_model
+from model.grounding_model import GroundingModel
+from model.tiny_backbone import make_tiny_backbone
+
+SIZE_PX, FPS, TOKENS_PER_PATCH = 128, 8.0, 8.3
+
+
+@dataclass
+class Side:
+    """One way to compute a group: `rows` completions on `batch`."""
+
+    model: GroundingModel
+    batch: Batch
+    is_shared: bool
+
+    def __call__(self) -> Tensor:
+        """Forward and backward. -> log-probs."""
+        logps_BL = self.forward()
+        self.model.zero_grad()
+        logps_BL.sum().backward()
+        return logps_BL.detach()
+
+    def forward(self) -> Tensor:
+        model, batch = self.model, self.batch
+        vision: VisionFeatures = encode_vision(model.mllm, batch["pixel_values"], batch["grid_thw"])
+        if not self.is_shared:
+            rows_B = batch["vision_of_row"]
+            vision = vision.select(rows_B)
+            batch = batch | {
+                "vision_of_row": torch.arange(len(rows_B)),
+                "vision_is_image": batch["vision_is_image"][rows_B],
+            }
+        states = hidden_states(model.mllm, batch, vision, model.grounder.queries.embedding.weight, model.taps)
+        return score_tokens(model.mllm, states.last_BLD, batch, banned_ids=model.banned_ids, temperature=1.0)[0]
+
+    def gradients(self) -> Tensor:
+        """All gradients of the LLM as one vector."""
+        self()
+        parameters = self.model.mllm.model.language_model.parameters()
+        return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+    def saved_bytes(self) -> int:
+        """What autograd keeps for the backward, parameters left out."""
+        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logps_BL = self.forward()
+        del logps_BL
+        return sum(kept.values())
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompt-tokens", type=int, default=2000)
+    parser.add_argument("--completions", type=int, default=8)
+    parser.add_argument("--completion-tokens", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(folder, arguments)
+    lines = [json.dumps(result)] if arguments.json else [f"{name:28} {value}" for name, value in result.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both sides in turn, then their memory and their differences."""
+    make = sides(folder, arguments.prompt_tokens, arguments.completion_tokens)
+    once, each = make(arguments.completions, True), make(arguments.completions, False)
+    prompt_length = int(once.batch["prompt_length"][0])
+    row_tokens = prompt_length + arguments.completion_tokens
+    group_tokens = prompt_length + arguments.completions * arguments.completion_tokens
+    once(), each()
+    seconds: dict[str, list[float]] = {"once": [], "each": []}
+    for _ in range(arguments.repeats):
+        for name, run in (("once", once), ("each", each)):
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    saved = {name: side.saved_bytes() for name, side in (("once", once), ("each", each), ("row", make(1, False)))}
+    difference = once.gradients() - each.gradients()
+    return {
+        "benchmark": "packed_group",
+        "prompt_tokens": prompt_length,
+        "completions": arguments.completions,
+        "completion_tokens": arguments.completion_tokens,
+        "ratio": round(medians["each"] / medians["once"], 3),
+        "memory_ratio": round(saved["row"] * group_tokens / row_tokens / saved["once"], 3),
+        "memory_ratio_of_the_group": round(saved["each"] / saved["once"], 3),
+        "max_abs_diff": float((once() - each()).abs().max()),
+        "max_rel_grad": float(difference.norm() / each.gradients().norm()),
+        "seconds": {name: round(value, 4) for name, value in medians.items()},
+        "saved_mib": {name: round(value / 2**20, 1) for name, value in saved.items()},
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def sides(folder: str, prompt_tokens: int, completion_tokens: int) -> Callable[[int, bool], Side]:
+    """How to make a side: number of completions, and whether their prompt is shared."""
+    num_frames = 2 * round(prompt_tokens / TOKENS_PER_PATCH)
+    source = SyntheticSource(
+        root=f"{folder}/videos", num_videos={"train": 1}, size_px=SIZE_PX, fps=FPS, duration_sec=(num_frames + 1) / FPS
+    )
+    synthetic.render(source, num_processes=1)
+    samples = synthetic.load(source, "train").samples
+    make_tiny_backbone(samples, f"{folder}/backbone")
+    data = DataConfig(source=source, video=VideoConfig(sample_fps=FPS, max_frames=num_frames))
+    bridge = BridgeConfig(num_queries=1, width=32, num_layers=1, num_heads=4, ffn_width=64)
+    model, processor = build_model(ModelConfig(backbone=f"{folder}/backbone", dtype="float32", bridge=bridge), data)
+    prompt = PromptEncoder(processor, data)(samples[0])
+    ids = torch.randint(300, 500, (64, completion_tokens), generator=torch.Generator().manual_seed(0)).tolist()
+    args = {"num_queries": model.num_queries, "pad_id": processor.tokenizer.pad_token_id}
+
+    def make(count: int, is_shared: bool) -> Side:
+        return Side(
+            model, collate_inputs([prompt], ids[:count], [[0]] * count, vision_of_row=[0] * count, **args), is_shared
+        )
+
+    return make
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Memory of one rank in a training step, from counts of parameters and of what autograd keeps.
+
+Without DeepSpeed: float32 weights and gradients, AdamW's two moments, torch.autocast for bfloat16, and DDP's copy of the
+gradients with several ranks. With DeepSpeed 0.19: weights and gradients in `model.dtype`; the optimizer's float32 copy
+and two moments, split over ranks from ZeRO stage 1 on (1910.02054, section 5); gradients from 2 on; weights from 3 on.
+
+The most is held either when the backward pass starts (activations, and the first and largest gradient) or in the optimizer's
+step (all gradients, and the step's own copies). Not counted: what CUDA, NCCL and the allocator take, 1 to 3 GB.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.base import ConfigError
+from model.activation_bytes import ActivationBytes
+
+FLOAT32 = 4
+LOGITS_BYTES = 20
+"""For each scored token and vocabulary entry: logits, log-probs, and three steps of the entropy, all float32."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """A DeepSpeed JSON's `zero_optimization`, with DeepSpeed's defaults; sizes in elements."""
+
+    stage: int
+    reduce_bucket: int
+    overlap: bool
+    live_parameters: int
+    sub_group: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters: trainable, frozen, and the largest trainable one."""
+
+    trainable: int
+    frozen: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes. kept_gradients: of earlier micro-batches, held while activations are; step: the optimizer's own."""
+
+    weights: int
+    gradients: int
+    kept_gradients: int
+    optimizer: int
+    communication: int
+    activations: int
+    logits: int
+    step: int
+
+    @property
+    def peak(self) -> int:
+        """The most at one time."""
+        always = self.weights + self.optimizer + self.communication
+        return always + max(self.kept_gradients + self.activations + self.logits, self.gradients + self.step)
+
+
+def read_zero(path: str) -> Zero:
+    """Raises ConfigError where the file cannot be read or its values are not numbers."""
+    try:
+        section = json.loads(Path(path).read_text()).get("zero_optimization", {})
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"deepspeed: {path}: expected a DeepSpeed JSON: {error}") from None
+    stage = _number(path, section, "stage", 0)
+    return Zero(
+        stage=stage,
+        reduce_bucket=_number(path, section, "reduce_bucket_size", 500_000_000),
+        overlap=bool(section.get("overlap_comm", stage == 3)),
+        live_parameters=_number(path, section, "stage3_max_live_parameters", 1_000_000_000),
+        sub_group=_number(path, section, "sub_group_size", 1_000_000_000),
+    )
+
+
+def _number(path: str, section: dict[str, Any], key: str, default: int) -> int:
+    value = section.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"deepspeed: {path}: zero_optimization.{key}: expected a number, got {value!r}")
+    return int(value)
+
+
+def plan_memory(
+    counts: Counts, *, zero: Zero | None, num_processes: int, weight_bytes: int, accumulation: int, activations: int,
+    logits: int,
+) -> MemoryPlan:  # fmt: skip
+    """weight_bytes: of the working copy under DeepSpeed, 2 or 4; float32 without it."""
+    if zero is None:
+        parts = _without_deepspeed(counts, num_processes)
+    else:
+        parts = _with_deepspeed(counts, zero, num_processes, weight_bytes)
+    weights, gradients, optimizer, communication, step = parts
+    first = counts.largest * (FLOAT32 if zero is None else weight_bytes)
+    return MemoryPlan(
+        weights=weights,
+        gradients=gradients,
+        kept_gradients=max(gradients, first) if accumulation > 1 else first,
+        optimizer=optimizer,
+        communication=communication,
+        activations=activations,
+        logits=logits,
+        step=step,
+    )
+
+
+def _without_deepspeed(counts: Counts, num_processes: int) -> tuple[int, int, int, int, int]:
+    """-> weights, gradients, optimizer, communication, step."""
+    gradients = counts.trainable * FLOAT32
+    return (
+        (counts.trainable + counts.frozen) * FLOAT32,
+        gradients,
+        2 * gradients,
+        gradients if num_processes > 1 else 0,
+        counts.largest * FLOAT32,
+    )
+
+
+def _with_deepspeed(counts: Counts, zero: Zero, num_processes: int, width: int) -> tuple[int, int, int, int, int]:
+    """-> weights, gradients, optimizer, communication, step."""
+    total, own = counts.trainable + counts.frozen, -(-counts.trainable // num_processes)
+    weights = total * width
+    if zero.stage == 3:
+        live = min(total, max(zero.live_parameters, counts.largest))
+        weights = -(-total // num_processes) * width + live * width
+    gradients = (own if zero.stage >= 2 else counts.trainable) * width
+    optimizer = 3 * FLOAT32 * (own if zero.stage >= 1 else counts.trainable)
+    # The step makes its gradients float32, and AdamW (foreach) a root of its second moments.
+    step = 2 * FLOAT32 * (min(own, zero.sub_group) if zero.stage == 3 else own)
+    buffers = 2 if zero.overlap and zero.stage < 3 else 1
+    return weights, gradients, optimizer, zero.reduce_bucket * width * buffers if zero.stage else 0, step
+
+
+def activation_bytes(saved: ActivationBytes, *, num_layers: int, num_blocks: int, checkpointing: bool) -> int:
+    """The most in the backward pass: what all layers keep, and what the first layer's backward takes beyond it.
+
+    With checkpointing layers keep their inputs, and one is computed again. Autocast's copies of the weights live until the end of
+    the forward pass, and without checkpointing as long as what is kept.
+    """
+    rest = saved.merging + saved.grounder + saved.features + saved.pixels
+    layer, block = saved.llm_layer, saved.vision_block
+    casts = num_layers * layer.casts + num_blocks * block.casts
+    if checkpointing:
+        inputs = num_layers * saved.llm_input + num_blocks * saved.vision_input
+        return rest + inputs + max(layer.peak, block.peak, casts)
+    kept = num_layers * layer.activations + num_blocks * block.activations + casts
+    return rest + kept + layer.peak - layer.activations - layer.casts
