@@ -20,7 +20,8 @@ class VideoConfig(Config):
     """Upper bound of frames x height x width after resizing; None keeps the processor's own."""
     max_prompt_tokens: Annotated[int, Field(ge=64)] | None = None
     """Token budget of a prompt, computed before decoding: a longer one gets fewer frames, and is counted."""
-    decoder: Literal["decord", "pyav"] = "decord"
+    decoder: Literal["decord", "pyav"] = "pyav"
+    """The faster of the two that are exact (docs/benchmarks/video.md, where both give the same pixels). One never stands in for the other."""
     timeout_sec: Annotated[float, Field(gt=0)] | None = 60.0
     """A read that takes longer is a VideoDecodeError; it runs in a process that is then killed. None reads in this
     process, without a limit."""
