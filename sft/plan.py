@@ -173,7 +173,7 @@ def _tokens(tokens: Any, sample: Any) -> Plan:
     }
 
 
-def _memory(config: SFTConfig, model: Any, zero: Any, num_processes: int, activations: int, logits: int) -> Plan:
+def _memory(config: SFTConfig, model: Any, zero: Any, num_processes: int, activations: Any, logits: int) -> Plan:
     from dataclasses import asdict
 
     from sft.plan_memory import Counts, plan_memory
@@ -182,7 +182,8 @@ def _memory(config: SFTConfig, model: Any, zero: Any, num_processes: int, activa
     total = sum(parameter.numel() for parameter in model.parameters())
     memory = plan_memory(
         Counts(sum(trainable), total - sum(trainable), max(trainable)),
-        zero=zero, num_processes=num_processes, activations=activations, logits=logits,
+        activations,
+        zero=zero, num_processes=num_processes, logits=logits,
         weight_bytes=BFLOAT16 if config.model.dtype == "bfloat16" else FLOAT32,
         accumulation=config.gradient_accumulation_steps,
     )  # fmt: skip

@@ -4,8 +4,9 @@ Without DeepSpeed: float32 weights and gradients, AdamW's two moments, torch.aut
 gradients with several ranks. With DeepSpeed 0.19: weights and gradients in `model.dtype`; the optimizer's float32 copy
 and two moments, split over ranks from ZeRO stage 1 on (1910.02054, section 5); gradients from 2 on; weights from 3 on.
 
-The most is held either when the backward pass starts (activations, and the first and largest gradient) or in the optimizer's
-step (all gradients, and the step's own copies). Not counted: what CUDA, NCCL and the allocator take, 1 to 3 GB.
+The most is held when the backward pass starts (activations, logits, and the first and largest gradient), in the backward pass of
+the first layer, or in the optimizer's step (all gradients, and the step's own copies). Not counted: what CUDA, NCCL and the
+allocator take, 1 to 3 GB.
 """
 
 import json
@@ -42,8 +43,18 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Activations:
+    """Bytes. at_start: of the backward pass, without logits. in_a_layer: in the backward pass of one, the grounder's over."""
+
+    at_start: int
+    in_a_layer: int
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes. kept_gradients: of earlier micro-batches, held while activations are; step: the optimizer's own."""
+    """Bytes. kept_gradients: of earlier micro-batches, or the largest, held while activations are. activations: when the
+    backward pass starts; layer_backward: instead of them and the logits, in the first layer's. step: the optimizer's own.
+    """
 
     weights: int
     gradients: int
@@ -52,13 +63,15 @@ class MemoryPlan:
     communication: int
     activations: int
     logits: int
+    layer_backward: int
     step: int
 
     @property
     def peak(self) -> int:
         """The most at one time."""
         always = self.weights + self.optimizer + self.communication
-        return always + max(self.kept_gradients + self.activations + self.logits, self.gradients + self.step)
+        backward = max(self.activations + self.logits, self.layer_backward)
+        return always + max(self.kept_gradients + backward, self.gradients + self.step)
 
 
 def read_zero(path: str) -> Zero:
@@ -85,8 +98,8 @@ def _number(path: str, section: dict[str, Any], key: str, default: int) -> int:
 
 
 def plan_memory(
-    counts: Counts, *, zero: Zero | None, num_processes: int, weight_bytes: int, accumulation: int, activations: int,
-    logits: int,
+    counts: Counts, activations: Activations, *, zero: Zero | None, num_processes: int, weight_bytes: int,
+    accumulation: int, logits: int,
 ) -> MemoryPlan:  # fmt: skip
     """weight_bytes: of the working copy under DeepSpeed, 2 or 4; float32 without it."""
     if zero is None:
@@ -101,8 +114,9 @@ def plan_memory(
         kept_gradients=max(gradients, first) if accumulation > 1 else first,
         optimizer=optimizer,
         communication=communication,
-        activations=activations,
+        activations=activations.at_start,
         logits=logits,
+        layer_backward=activations.in_a_layer,
         step=step,
     )
 
@@ -134,17 +148,17 @@ def _with_deepspeed(counts: Counts, zero: Zero, num_processes: int, width: int) 
     return weights, gradients, optimizer, zero.reduce_bucket * width * buffers if zero.stage else 0, step
 
 
-def activation_bytes(saved: ActivationBytes, *, num_layers: int, num_blocks: int, checkpointing: bool) -> int:
-    """The most in the backward pass: what all layers keep, and what the first layer's backward takes beyond it.
-
-    With checkpointing layers keep their inputs, and one is computed again. Autocast's copies of the weights live until the end of
-    the forward pass, and without checkpointing as long as what is kept.
+def activation_bytes(saved: ActivationBytes, *, num_layers: int, num_blocks: int, checkpointing: bool) -> Activations:
+    """With checkpointing layers keep their inputs, and one at a time is computed again. Autocast's copies of the weights
+    live until the end of the forward pass, and without checkpointing as long as what is kept.
     """
-    rest = saved.merging + saved.grounder + saved.features + saved.pixels
     layer, block = saved.llm_layer, saved.vision_block
     casts = num_layers * layer.casts + num_blocks * block.casts
+    always = saved.pixels + saved.merging
     if checkpointing:
-        inputs = num_layers * saved.llm_input + num_blocks * saved.vision_input
-        return rest + inputs + max(layer.peak, block.peak, casts)
-    kept = num_layers * layer.activations + num_blocks * block.activations + casts
-    return rest + kept + layer.peak - layer.activations - layer.casts
+        kept = always + num_layers * saved.llm_input + num_blocks * saved.vision_input
+        at_start, in_a_layer = kept + casts, kept + max(layer.peak, block.peak)
+    else:
+        at_start = always + num_layers * layer.activations + num_blocks * block.activations + casts
+        in_a_layer = at_start + layer.peak - layer.activations - layer.casts
+    return Activations(at_start + saved.grounder + saved.features, in_a_layer)
