@@ -63,9 +63,9 @@ class ReaderProcess:
 
     def __call__(self, path: Path, frame_idx_T: np.ndarray) -> Frames:
         with self._lock:
-            process, answered = self._running(), False
+            process, answered = self._asked(path, frame_idx_T), False
             try:
-                answer = _ask(process, path, frame_idx_T, time.monotonic() + self.timeout_sec)
+                answer = _answer(process, time.monotonic() + self.timeout_sec)
                 answered = True
             except TimeoutError:
                 raise VideoDecodeError(path, f"{self.decoder}: took longer than {self.timeout_sec:g} s") from None
@@ -77,6 +77,16 @@ class ReaderProcess:
         if isinstance(answer, str):
             raise VideoDecodeError(path, answer)
         return answer
+
+    def _asked(self, path: Path, frame_idx_T: np.ndarray) -> "subprocess.Popen[bytes]":
+        """A process that has taken the request; one that ended before is no fault of this video."""
+        for process in (self._running() for _ in range(2)):
+            try:
+                _ask(process, path, frame_idx_T)
+                return process
+            except (EOFError, BrokenPipeError, TimeoutError):
+                self._stop()
+        raise ReaderStartError(f"the reader process of {self.decoder} takes no requests")
 
     def close(self) -> None:
         """End the process; the next read starts another one."""
@@ -140,10 +150,16 @@ def _start(decoder: str) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _ask(process: "subprocess.Popen[bytes]", path: Path, frame_idx_T: np.ndarray, deadline: float) -> Frames | str:
-    """Frames, or the cause why there are none. Raises TimeoutError, EOFError and BrokenPipeError."""
+def _ask(process: "subprocess.Popen[bytes]", path: Path, frame_idx_T: np.ndarray) -> None:
+    """Returns when the process says that it begins to read. Raises EOFError and BrokenPipeError where it has ended."""
     assert process.stdin and process.stdout
     _send(process.stdin, {"path": str(path), "frame_idx": np.asarray(frame_idx_T).tolist()})
+    _receive(process.stdout.fileno(), time.monotonic() + START_LIMIT_SEC)
+
+
+def _answer(process: "subprocess.Popen[bytes]", deadline: float) -> Frames | str:
+    """Frames, or the cause why there are none. Raises TimeoutError, EOFError and BrokenPipeError."""
+    assert process.stdout
     source = process.stdout.fileno()
     answer = _receive(source, deadline)
     if "cause" in answer:
@@ -213,6 +229,7 @@ def _serve(decoder: str) -> None:
     _send(answers, {"ready": True})
     while True:
         request = requests.get()
+        _send(answers, {"reading": request["path"]})
         try:
             frames_THW3, times_sec_T = READERS[decoder](Path(request["path"]), np.array(request["frame_idx"]))
         except VideoDecodeError as error:

@@ -84,6 +84,7 @@ def _other_tasks(predicted: Predicted, **options: int) -> dict[str, Any]:
 
     right = score_tasks(predicted.samples, predicted.right, protocol="canon")
     result: dict[str, Any] = {
+        "predictions": "the other tasks",
         "protocol": "canon",
         "rejected": [],
         "tasks": {task: summarize_task(scores, **options) for task, scores in right.items()},

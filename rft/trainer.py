@@ -162,7 +162,7 @@ class GRPOTrainer:
 
     def mean_over_ranks(self, value: float) -> float:
         """The mean of a number that every rank has."""
-        return float(self.all_ranks(torch.tensor([value], device=self.learner.accelerator.device)).mean())
+        return float(self.all_ranks(torch.tensor([float(value)], device=self.learner.accelerator.device)).mean())
 
     def all_ranks(self, values_B: torch.Tensor) -> torch.Tensor:
         """The values of every rank."""

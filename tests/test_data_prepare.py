@@ -126,7 +126,7 @@ def test_rejected_records_are_listed_by_reason(checked: Path) -> None:
 def test_the_report_names_the_command_and_the_counts(checked: Path, annotations: Path) -> None:
     text = (checked / "report.md").read_text()
     assert (
-        f"python -m data.prepare --source jsonl --annotations {annotations} --out {checked} --check-videos --decoder decord\n"
+        f"python -m data.prepare --source jsonl --annotations {annotations} --out {checked} --check-videos --decoder pyav\n"
         in text
     )
     assert "| train | 10 | 7 | 3 | 6 | 4 |" in text
@@ -171,7 +171,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_another_command_is_refused(checked: Path, annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, "--source", "jsonl", "--annotations", str(annotations), "--out", str(checked))
-    assert "belongs to another command (check_with: 'decord' -> None); choose another --out or remove it" in said
+    assert "belongs to another command (check_with: 'pyav' -> None); choose another --out or remove it" in said
 
 
 @pytest.mark.parametrize(
