@@ -13,9 +13,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.checkpoints import CheckpointStore
+from configs.checkpoints import CheckpointStore, written_aside
+from model.backbone import checkpoint_names
 from model.build import save_checkpoint
+from model.lora import merged_state
 from rft.advantages import RunningStd
+from rft.rollout import EngineClient
 from rft.setup import Learner
 
 PROGRESS = "progress.json"
@@ -49,3 +52,20 @@ def load_state(learner: Learner, folder: Path, running_std: RunningStd) -> int:
     learner.schedule.load_state_dict(progress["schedule"])
     running_std.value = progress["running_std"]
     return progress["step"]
+
+
+def save_final(learner: Learner, folder: Path) -> None:
+    """The checkpoint folder of the finished run, by the main rank; every rank must call."""
+    state = learner.gathered_state()
+    if learner.accelerator.is_main_process:
+        with written_aside(folder) as staged:
+            save_checkpoint(learner.unwrapped, learner.processor, staged, state=state)
+
+
+def push_weights(learner: Learner, engine: EngineClient, *, version: int) -> None:
+    """The MLLM's weights, adapters merged, to the engine under the names of a checkpoint; every rank must call."""
+    state = merged_state(learner.unwrapped, learner.gathered_state())
+    if learner.accelerator.is_main_process:
+        mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
+        engine.push(checkpoint_names(mllm, learner.unwrapped.mllm.config), version=version)
+    learner.accelerator.wait_for_everyone()

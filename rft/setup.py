@@ -36,6 +36,15 @@ class Learner:
     optimizer: Any
     schedule: Any
 
+    def all_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """The values of every rank; every rank must call."""
+        gathered: Any = self.accelerator.gather(values)
+        return gathered
+
+    def mean_over_ranks(self, value: float) -> float:
+        """The mean of a number that every rank has; every rank must call."""
+        return float(self.all_ranks(torch.tensor([float(value)], device=self.accelerator.device)).mean())
+
     def gathered_state(self) -> dict[str, torch.Tensor]:
         """All weights, on the main rank; every rank must call."""
         state: Any = self.accelerator.get_state_dict(self.model)

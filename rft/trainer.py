@@ -6,25 +6,21 @@ prompts ─▶ rollout (vLLM, n = G) ─▶ forward ─▶ rewards ─▶ advant
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from configs.checkpoints import CheckpointStore, written_aside
+from configs.checkpoints import CheckpointStore
 from configs.rft import RFTConfig
 from configs.run import Run
 from data.dataset import model_inputs
 from data.encoding import EncodedPrompt
 from data.types import GroundingSample
 from evaluation.vllm_engine import request_seed
-from model.backbone import checkpoint_names
-from model.build import save_checkpoint
-from model.lora import merged_state
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
-from rft.checkpointing import load_state, save_state
+from rft.checkpointing import load_state, push_weights, save_final, save_state
 from rft.objective import StepCounts
 from rft.reference import ReferencePolicy
 from rft.rollout import EngineClient
@@ -76,7 +72,7 @@ class GRPOTrainer:
                 if self.store.is_due(step + 1):
                     value = validation.get("validation/reward")
                     save_state(self.learner, self.store, self.running_std, step=step + 1, value=value)
-        self.save_final(Path(config.run.out) / "checkpoint")
+        save_final(self.learner, Path(config.run.out) / "checkpoint")
 
     def log(self, metrics: dict[str, float], validation: dict[str, float], *, step: int) -> None:
         """A line for every `log_every` steps and every validation."""
@@ -89,14 +85,14 @@ class GRPOTrainer:
         self.totals.clear()
         collected: dict[str, list[float]] = defaultdict(list)
         prompts, groups = self.rollout(step, samples)
-        counts = step_counts(groups, self.config, self.mean_over_ranks)
+        counts = step_counts(groups, self.config, self.learner.mean_over_ranks)
         for batch in self.micro_batches(step, samples, prompts, groups):
             metrics = self.accumulate(batch, counts)
             check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
             for name, value in metrics.items():
                 collected[name].append(value)
         grad_norm = self.update()
-        self.running_std.update(self.all_ranks(torch.cat(self.totals)))
+        self.running_std.update(self.learner.all_ranks(torch.cat(self.totals)))
         self.push(version=step + 1)
         return {
             **combine(collected),
@@ -160,23 +156,10 @@ class GRPOTrainer:
         assert norm is not None
         return float(norm)
 
-    def mean_over_ranks(self, value: float) -> float:
-        """The mean of a number that every rank has."""
-        return float(self.all_ranks(torch.tensor([float(value)], device=self.learner.accelerator.device)).mean())
-
-    def all_ranks(self, values_B: torch.Tensor) -> torch.Tensor:
-        """The values of every rank."""
-        gathered: Any = self.learner.accelerator.gather(values_B)
-        return gathered
-
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""
         with self.seconds.timed("push"):
-            state = merged_state(self.learner.unwrapped, self.learner.gathered_state())
-            if self.learner.accelerator.is_main_process:
-                mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
-                self.engine.push(checkpoint_names(mllm, self.learner.unwrapped.mllm.config), version=version)
-            self.learner.accelerator.wait_for_everyone()
+            push_weights(self.learner, self.engine, version=version)
 
     def validate(self, *, version: int) -> dict[str, float]:
         """Rewards of greedy answers to the validation samples; nothing where they are not due after this many steps."""
@@ -185,10 +168,3 @@ class GRPOTrainer:
             return {}
         with self.seconds.timed("validate"):
             return greedy_rewards(self.learner, self.engine, self.rewards, self.config, version=version)
-
-    def save_final(self, folder: Path) -> None:
-        """The checkpoint folder, by the main rank."""
-        state = self.learner.gathered_state()
-        if self.learner.accelerator.is_main_process:
-            with written_aside(folder) as staged:
-                save_checkpoint(self.learner.unwrapped, self.learner.processor, staged, state=state)
