@@ -29,6 +29,7 @@ class VideoConfig(Config):
     """Memory of each rank for encoded prompts with their frames, and as much again for decoded clips, which other
     sentences ask about; the latest used ones are kept."""
     decode_cache: str = ""
-    """Folder in which decoded clips are kept for later runs and other ranks, as uint8; empty for none."""
+    """Folder in which decoded clips are kept for later runs and other ranks, as uint8; empty for none. They lie in a
+    sub-folder of their own, and no other file is touched."""
     decode_cache_gib: Annotated[float, Field(gt=0)] = 50.0
-    """Bound of that folder; the longest unused clips make room for new ones."""
+    """Bound of that sub-folder; the longest unused clips make room for new ones."""

@@ -9,9 +9,10 @@ import numpy as np
 import odd_videos as odd
 import pytest
 
+from configs.base import ConfigError
 from configs.video import VideoConfig
 from data.video import open_reader
-from data.video_cache import DiskCache
+from data.video_cache import SUBFOLDER, DiskCache
 from data.video_decoders import READERS
 from data.video_frames import VideoDecodeError
 
@@ -32,8 +33,8 @@ def cache_in(folder: Path, *, max_bytes: int = GIB, decoder: str = "pyav") -> Di
 
 
 def entries(folder: Path) -> list[Path]:
-    """All files of a cache folder, also hidden ones."""
-    return sorted(folder.iterdir())
+    """All files that a cache keeps in `folder`, also hidden ones."""
+    return sorted((folder / SUBFOLDER).iterdir())
 
 
 def make_unreadable(path: Path) -> None:
@@ -105,9 +106,10 @@ def halve(entry: Path) -> None:
         halve,
         lambda entry: entry.write_bytes(b""),
         lambda entry: entry.write_bytes(b"\0" * 5000),
-        lambda entry: np.savez(entry, something_else=np.zeros(3)),
+        lambda entry: entry.write_bytes(entry.read_bytes() + b"\0"),
+        lambda entry: entry.write_bytes(entry.read_bytes()[1:]),
     ],
-    ids=["a pixel", "half", "empty", "zeros", "other content"],
+    ids=["a pixel", "half", "empty", "zeros", "a byte more", "a byte less"],
 )
 def test_a_damaged_entry_is_decoded_again_and_replaced(
     tmp_path: Path, video: Path, damage: Callable[[Path], None]
@@ -121,6 +123,70 @@ def test_a_damaged_entry_is_decoded_again_and_replaced(
     make_unreadable(video)
     np.testing.assert_array_equal(cache(video, TWO)[0], expected)
     assert entries(folder) == [entry]
+
+
+def test_damage_anywhere_is_found(tmp_path: Path, video: Path) -> None:
+    """A bit in each byte of the sum and of the first array's header, and in every 97th byte behind: shapes, pixels, times."""
+    folder = tmp_path / "cache"
+    cache = cache_in(folder)
+    expected = cache(video, TWO)
+    (entry,) = entries(folder)
+    whole = entry.read_bytes()
+    for place in [*range(200), *range(200, len(whole), 97), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        entry.write_bytes(damaged)
+        for one, other in zip(cache(video, TWO), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert entry.read_bytes() == whole
+
+
+def test_another_shape_in_the_header_is_found(tmp_path: Path, video: Path) -> None:
+    """(2, 48, 64, 3) that became (2, 24, 64, 3) still describes bytes that are there."""
+    folder = tmp_path / "cache"
+    cache = cache_in(folder)
+    cache(video, TWO)
+    (entry,) = entries(folder)
+    content = entry.read_bytes()
+    assert content.count(b"(2, 48, 64, 3)") == 1
+    entry.write_bytes(content.replace(b"(2, 48, 64, 3)", b"(2, 24, 64, 3)"))
+    assert cache(video, TWO)[0].shape == (2, 48, 64, 3)
+    assert entry.read_bytes() == content
+
+
+def test_no_file_but_its_own_is_touched(tmp_path: Path, video: Path) -> None:
+    """The folder of the videos as the cache's, with room for one clip; files and a folder also where entries lie, old ones
+    first in line for deletion."""
+    inside = tmp_path / SUBFOLDER
+    cache = cache_in(tmp_path, max_bytes=CLIP_BYTES + 1024)
+    hexadecimal = "0" * 64
+    foreign = [tmp_path / "notes.txt", tmp_path / f"clip-{hexadecimal}.frames", tmp_path / f"{hexadecimal}.npz"]
+    foreign += [inside / "clip-1.frames", inside / f"{hexadecimal}.npz", inside / f"clip-{hexadecimal}.frames.mp4"]
+    (inside / f"clip-{hexadecimal}.frames").mkdir()
+    for file in foreign:
+        file.write_bytes(bytes(CLIP_BYTES))
+        os.utime(file, (0, 0))
+    for index in range(4):
+        cache(video, np.array([index, 39]))
+    kept = set(entries(tmp_path)) - {*foreign, inside / f"clip-{hexadecimal}.frames"}
+    assert len(kept) == 1 and kept.pop().is_file()
+    assert video.exists() and (inside / f"clip-{hexadecimal}.frames").is_dir()
+    assert all(file.read_bytes() == bytes(CLIP_BYTES) for file in foreign)
+
+
+def test_what_is_in_the_way_is_an_error_that_names_it(tmp_path: Path, video: Path) -> None:
+    """A file in the place of the sub-folder, a folder in the place of an entry."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / SUBFOLDER).write_bytes(b"")
+    with pytest.raises(ConfigError, match=f"decode_cache: expected a folder at .*one/{SUBFOLDER}: File exists"):
+        cache_in(tmp_path / "one")
+    cache = cache_in(tmp_path / "other")
+    cache(video, TWO)
+    (entry,) = entries(tmp_path / "other")
+    entry.unlink()
+    entry.mkdir()
+    with pytest.raises(ConfigError, match=f"decode_cache: expected a file at .*{entry.name}, found a folder"):
+        cache(video, TWO)
 
 
 def test_the_longest_unused_entry_makes_room(tmp_path: Path, video: Path) -> None:
@@ -142,7 +208,7 @@ def test_the_folder_stays_below_its_bound(tmp_path: Path, video: Path) -> None:
     """What killed writers have left counts, and goes first when it is oldest."""
     folder, bound = tmp_path / "cache", 3 * (CLIP_BYTES + 1024)
     cache = cache_in(folder, max_bytes=bound)
-    left = folder / ".left-by-a-killed-writer"
+    left = folder / SUBFOLDER / f".writing-{'0' * 32}.frames"
     left.write_bytes(bytes(CLIP_BYTES))
     os.utime(left, (0, 0))
     for index in range(6):
