@@ -49,6 +49,8 @@ test-slow: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.prompt_once
+	$(BIN)/python -m benchmarks.packed_group
+	$(BIN)/python -m benchmarks.rewards
 	$(BIN)/python -m benchmarks.video
 
 # Pins, without the address of any index. What is pinned already stays, uv reads it from the output file.
