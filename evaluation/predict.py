@@ -5,8 +5,8 @@
 The config is that of `evaluation.run`, which is this and then the scores. A killed run goes on from its last whole
 batch, to the file of an uninterrupted one. Where config, weights or questions are others than before, it starts over.
 
-A video that cannot be read is a prediction without an answer and counts 0. Where no sample at all could be asked about,
-the process ends with status 3, after its report.
+A video that cannot be read is a prediction without an answer and counts 0; started again, it is tried again. Where no
+sample at all could be asked about, the process ends with status 3, after its report.
 """
 
 import logging
@@ -23,13 +23,22 @@ import numpy as np
 from tqdm import tqdm
 
 from configs.base import ConfigError
-from configs.checkpoints import write_atomically
+from configs.checkpoints import PARTIAL, write_atomically
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging, write_provenance
 from data.annotations import AnnotationError
 from data.types import GroundingSample
-from evaluation.predictions import Prediction, PredictionError, prediction_line, read_predictions, was_asked
+from evaluation.predictions import (
+    Prediction,
+    PredictionError,
+    could_be_read,
+    iter_predictions,
+    prediction_line,
+    read_predictions,
+    was_asked,
+    write_predictions,
+)
 from evaluation.stale import CheckpointError, drop_stale_predictions
 
 logger = logging.getLogger("evaluation.predict")
@@ -100,10 +109,10 @@ def predict(config: EvaluationConfig, *, labelled: bool = True) -> Predicted:
 
 
 def _predict_files(config: EvaluationConfig, asked: dict[str, list[GroundingSample]]) -> dict[str, list[Prediction]]:
-    """File name -> its predictions; the model is loaded only where one is unfinished."""
+    """File name -> its predictions; the model is loaded only where something is to be asked."""
     out = Path(config.out)
-    if all((out / name).exists() for name in asked):
-        return {name: read_predictions(out / name) for name in asked}
+    if not any(batches_to_ask(samples, out / name, config.batch_size) for name, samples in asked.items()):
+        return {name: finish(samples, out / name) for name, samples in asked.items()}
     from evaluation.predictor import make_predictor
 
     predictor = make_predictor(config)
@@ -129,33 +138,60 @@ class AnswersInTwoSteps(Protocol):
 def predict_all(
     predictor: AnswersInTwoSteps, samples: Sequence[GroundingSample], path: Path, *, batch_size: int, title: str
 ) -> list[Prediction]:
-    """Predictions in the order of the samples, written to `path` batch by batch: a killed run goes on after them.
+    """Predictions in the order of the samples, written to `path`; a killed run goes on from its last whole batch.
 
-    Whole batches: the last digits of a box depend on what else is in the batch. The next batch is read and encoded
-    while the model answers; no more than two are in memory.
+    Until all are there they lie beside it, batch by batch. Where the last run could not read a video its batch is asked
+    again, whole: the last digits of a box depend on what else is in the batch. The next batch is read and encoded while
+    the model answers; no more than two are in memory.
     """
-    aside = path.with_name(f".partial-{path.name}")
-    if path.exists():
-        return read_predictions(path)
-    done = _keep_whole_batches(aside, batch_size)
-    batches = [samples[start : start + batch_size] for start in range(done, len(samples), batch_size)]
-    with tqdm(total=len(samples), initial=done, desc=title, unit="sample") as bar, aside.open("a") as stream:
+    batches = batches_to_ask(samples, path, batch_size)
+    kept = len(samples) - sum(map(len, batches))
+    with tqdm(total=len(samples), initial=kept, desc=title, unit="sample") as bar, _partial(path).open("a") as stream:
         for batch, questions in one_ahead(predictor.encode, batches):
             predictions = predictor.answer(batch, questions)
             stream.writelines(map(prediction_line, predictions))
             stream.flush()
             bar.update(len(predictions))
-    aside.rename(path)
+    return finish(samples, path)
+
+
+def batches_to_ask(samples: Sequence[GroundingSample], path: Path, batch_size: int) -> list[Sequence[GroundingSample]]:
+    """The batches without predictions on disk, or with a video that could not be read. Raises PredictionError.
+
+    Cuts the line that was being written off the file beside `path`, and the batches that are to be asked out of it.
+    """
+    before, aside = _written(path), _partial(path)
+    batches = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    is_whole = [all(s.sample_id in before and could_be_read(before[s.sample_id]) for s in batch) for batch in batches]
+    if aside.exists():
+        kept = [before[s.sample_id] for batch, whole in zip(batches, is_whole, strict=True) if whole for s in batch]
+        write_predictions(aside, kept)
+    return [batch for batch, whole in zip(batches, is_whole, strict=True) if not whole]
+
+
+def finish(samples: Sequence[GroundingSample], path: Path) -> list[Prediction]:
+    """Put what lies beside `path` into it, in the order of the samples. -> all of its predictions."""
+    if _partial(path).exists():
+        predictions = _written(path)
+        # Not into `path` itself: what is written atomically is written beside it first, over the only copy.
+        write_predictions(_partial(path), (predictions[sample.sample_id] for sample in samples))
+        _partial(path).replace(path)
     return read_predictions(path)
 
 
-def _keep_whole_batches(aside: Path, batch_size: int) -> int:
-    """Cut the line or the batch that was being written off. -> lines that are left. Raises PredictionError."""
-    if not aside.exists():
-        return 0
-    whole = [line for line in aside.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    write_atomically(aside, "".join(whole[: len(whole) - len(whole) % batch_size]))
-    return len(read_predictions(aside))
+def _written(path: Path) -> dict[str, Prediction]:
+    """Sample id -> its newest prediction, of `path` and of what lies beside it. Raises PredictionError."""
+    if _partial(path).exists():
+        content = _partial(path).read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            write_atomically(_partial(path), whole.decode())
+    files = [file for file in (path, _partial(path)) if file.exists()]
+    return {prediction.sample_id: prediction for file in files for prediction in iter_predictions(file)}
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{PARTIAL}{path.name}")
 
 
 def one_ahead(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[tuple[In, Out]]:

@@ -93,6 +93,11 @@ def was_asked(prediction: Prediction) -> bool:
     return prediction.failure.partition(":")[0] not in (VIDEO_FAILURE, PROMPT_FAILURE)
 
 
+def could_be_read(prediction: Prediction) -> bool:
+    """Whether the video could be read, as far as anyone tried."""
+    return prediction.failure.partition(":")[0] != VIDEO_FAILURE
+
+
 def prediction_line(prediction: Prediction) -> str:
     """The line of one prediction, with its end. Raises ValueError for a number that is not finite."""
     try:
