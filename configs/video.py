@@ -22,6 +22,10 @@ class VideoConfig(Config):
     """Token budget of a prompt, computed before decoding: a longer one gets fewer frames, and is counted."""
     decoder: Literal["decord", "pyav"] = "pyav"
     """The faster of the two that are exact (docs/benchmarks/video.md, where both give the same pixels). One never stands in for the other."""
+    variable_frame_rate: Literal["error", "accept"] = "error"
+    """What to do with a clip whose frames are shown at other times than frame number / fps says, by more than half a frame
+    and more than 0.1 s: a VideoDecodeError, or go on. Then the prompt shows the true times, while annotations and answers
+    are still converted between frames and seconds at the mean rate, so the two disagree by that much."""
     timeout_sec: Annotated[float, Field(gt=0)] | None = 60.0
     """A read that takes longer is a VideoDecodeError; it runs in a process that is then killed. None reads in this
     process, without a limit."""

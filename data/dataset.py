@@ -60,7 +60,10 @@ class PromptEncoder:
         key = (clip_id, sample.clip, sample.fps)
         clip = self._clips.get(key)
         if clip is None:
-            clip = read_clip(sample.video_path, sample.clip, frame_idx_T, fps=sample.fps, read=self.read)
+            clip = read_clip(
+                sample.video_path, sample.clip, frame_idx_T,
+                fps=sample.fps, read=self.read, variable_frame_rate=self.data.video.variable_frame_rate,
+            )  # fmt: skip
         height, width = clip.frames_THW3.shape[1:3]
         if (width, height) != (sample.width, sample.height):
             said = f"sample {sample.sample_id!r} says {sample.width} x {sample.height}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import odd_videos as odd
 import pytest
 import torch
 from tiny import Tiny
@@ -52,6 +53,76 @@ def test_times_are_index_over_rate(tmp_path: Path, decoder: str, fps: float) -> 
     """From the start of the clip: frame 10 of a clip that begins there is at 0 s, frame 11 at 1 / fps."""
     clip = read_all(make_video(tmp_path / "v.mp4", fps=fps), decoder, clip=FrameSpan(10, NUM_FRAMES), fps=fps)
     np.testing.assert_allclose(clip.times_sec_T, (clip.frame_idx_T - 10) / fps, atol=1e-5)
+
+
+BURST_MS = [0, 100, 200, 300, 1000, 2000, 3000, 4000]
+BURST_FPS = 7 / 4  # what data/probing.py finds
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_variable_rate_is_an_error_that_says_what_to_do(tmp_path: Path, decoder: str) -> None:
+    """Frames 4 and 5 are shown at 1 and 2 s; 4 / 1.75 and 5 / 1.75 are 2.29 and 2.86. Furthest is frame 3: 1.71 - 0.3."""
+    path = odd.encode(tmp_path / "v.mp4", times_ms=BURST_MS)
+    said = r"v\.mp4: variable frame rate.* up to 1\.41 s .* / 1\.75 fps\. .*cfr -r 1\.75.*variable_frame_rate=accept"
+    with pytest.raises(VideoDecodeError, match=said):
+        read_all(path, decoder, clip=FrameSpan(0, 8), fps=BURST_FPS)
+    clip = read_clip(path, FrameSpan(0, 8), np.arange(8), fps=BURST_FPS, read=READERS[decoder],
+                     variable_frame_rate="accept")  # fmt: skip
+    np.testing.assert_allclose(clip.times_sec_T, np.array(BURST_MS) / 1000, atol=1e-9)
+
+
+def test_times_are_from_the_first_frame_of_the_clip(tmp_path: Path) -> None:
+    """Frames 4, ..., 7 of the burst are a second apart. By the mean rate the clip would begin at 4 / 1.75 = 2.29 s of the
+    file, before which frames 4 and 5 are shown."""
+    path = odd.encode(tmp_path / "v.mp4", times_ms=BURST_MS)
+    clip = read_clip(path, FrameSpan(4, 8), np.arange(4, 8), fps=BURST_FPS, read=READERS["pyav"],
+                     variable_frame_rate="accept")  # fmt: skip
+    assert clip.times_sec_T.tolist() == [0.0, 1.0, 2.0, 3.0]
+    at_its_own_rate = read_all(path, "pyav", clip=FrameSpan(4, 8), fps=1.0)
+    assert at_its_own_rate.times_sec_T.tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def jittered_ms(*, offset: int = 0, by: int = 0) -> list[int]:
+    """40 frames at 8 a second, each late by up to `by` ms."""
+    return (offset + 125 * np.arange(40) + np.random.default_rng(0).integers(0, by + 1, 40)).tolist()
+
+
+# name of the file, when its frames are shown, annotated rate
+EVEN_ENOUGH: list[tuple[str, list[int] | None, float]] = [
+    ("plain.mp4", None, 8.0),
+    ("starts_late.mp4", jittered_ms(offset=1700), 8.0),
+    ("starts_late.mkv", jittered_ms(offset=1700), 8.0),
+    ("jitter.mkv", jittered_ms(by=20), 8.0),
+    ("one_late_frame.mp4", [*range(0, 1000, 125), *range(1060, 5060, 125)], 8.0),  # 60 ms: about half a frame
+    ("rounded_rate.mp4", None, 8.008),  # as 30 for 29.97: after 4.875 s a difference of 5 ms
+    ("slow.mp4", [0, 1000, 2400, 3000], 1.0),  # 0.4 s, less than half a frame
+]
+
+
+@pytest.mark.parametrize(("name", "times_ms", "fps"), EVEN_ENOUGH, ids=[row[0] for row in EVEN_ENOUGH])
+@pytest.mark.parametrize("start", [0, 1])
+def test_ordinary_files_have_a_constant_rate(
+    tmp_path: Path, name: str, times_ms: list[int] | None, fps: float, start: int
+) -> None:
+    """From frame 0 on the times are the file's own, bit for bit."""
+    path = odd.encode(tmp_path / name, times_ms=times_ms)
+    frame_idx_T = np.arange(start, 40 if times_ms is None else len(times_ms))
+    clip = read_clip(path, FrameSpan(start, len(frame_idx_T) + start), frame_idx_T, fps=fps, read=READERS["pyav"])
+    _, of_file_sec_T = READERS["pyav"](path, frame_idx_T)
+    np.testing.assert_array_equal(clip.times_sec_T, of_file_sec_T - of_file_sec_T[0])
+
+
+def test_the_config_says_what_a_variable_rate_does(tiny: Tiny, tmp_path: Path) -> None:
+    path = odd.encode(tmp_path / "v.mp4", times_ms=BURST_MS, size=(64, 64))
+    sample = replace(
+        tiny.of_task("temporal")[0], video_path=str(path), fps=BURST_FPS, width=64, height=64,
+        clip=FrameSpan(0, 8), span=FrameSpan(4, 6), windows_sec=(),
+    )  # fmt: skip
+    with pytest.raises(VideoDecodeError, match="variable frame rate"):
+        PromptEncoder(tiny.processor, tiny.data)(sample)
+    video = tiny.data.video.model_copy(update={"variable_frame_rate": "accept"})
+    clip = PromptEncoder(tiny.processor, tiny.data.model_copy(update={"video": video}))(sample).clip
+    np.testing.assert_allclose(clip.times_sec_T, np.array(BURST_MS)[clip.frame_idx_T] / 1000, atol=1e-9)
 
 
 @pytest.mark.parametrize("fps", [8.0, 29.97])
