@@ -63,6 +63,9 @@ class PreparedSource(Config):
     type: Literal["prepared"] = "prepared"
     root: str
     """The folder."""
+    problem_videos: Literal["error", "skip"] = "error"
+    """What samples do in training whose video `data.prepare` found missing, broken or another one than annotated: end
+    the run as it begins, or be left out and counted in the log. A prediction keeps them: each is a failed answer."""
 
 
 class AnnotationFiles(Config):

@@ -62,7 +62,7 @@ def _probe_stream(path: Path) -> VideoInfo:
     import av
 
     try:
-        with av.open(str(path), timeout=(OPEN_SEC, READ_SEC)) as container:
+        with av.open(str(path), timeout=(OPEN_SEC, READ_SEC), metadata_errors="replace") as container:
             stream = video_stream(path, container)
             num_frames, elapsed_ticks = _length(path, container, stream)
             container.seek(0, stream=stream)

@@ -71,6 +71,7 @@ def shifted(path: Path) -> Path:
         ("wrong_count.avi", odd.wrong_count, (8.0, 40, 64, 48, 0)),
         ("turned.mp4", lambda path: odd.turned(path, 90), (8.0, 40, 48, 64, -90)),
         ("half_turned.mp4", lambda path: odd.turned(path, 180), (8.0, 40, 64, 48, -180)),
+        ("titled.mkv", lambda path: odd.titled(path, b"caf\xe9"), (8.0, 40, 64, 48, 0)),
         ("av1.mp4", lambda path: odd.encode(path, codec="libsvtav1"), (8.0, 40, 64, 48, 0)),
     ],
 )

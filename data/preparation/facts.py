@@ -52,7 +52,7 @@ def split_facts(read: Split, found: Mapping[str, Finding], problems: list[dict[s
     """As JSON. `videos.looked_at` is 0 where nobody asked for a look."""
     return {
         "records": read.num_records,
-        "rejected": rejected_by_reason(read.rejected),
+        "rejected": [_rejected(error) for error in read.rejected],
         "flags": {flag: list(ids) for flag, ids in sorted(read.flags.items())},
         "videos": {
             "distinct": len({sample.video_path for sample in read.samples}),
@@ -62,21 +62,21 @@ def split_facts(read: Split, found: Mapping[str, Finding], problems: list[dict[s
     }
 
 
-def rejected_by_reason(errors: Iterable[AnnotationError]) -> list[dict[str, Any]]:
-    """Reasons by falling count; each with its field and what was wrong with which record."""
-    groups: dict[tuple[str, str], list[AnnotationError]] = defaultdict(list)
-    for error in errors:
-        groups[(error.field, reason_of(error.cause))].append(error)
-    rows = [
-        {
-            "field": field,
-            "reason": reason,
-            "count": len(group),
-            "records": [{"record": error.record, "file": error.path, "cause": error.cause} for error in group],
-        }
+def _rejected(error: AnnotationError) -> dict[str, str]:
+    """All that the error says: the source `prepared` makes it again."""
+    return {"file": error.path, "record": error.record, "field": error.field, "cause": error.cause}
+
+
+def rejected_by_reason(rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
+    """Reasons by falling count; each with its field and the rejected records, as in report.json."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[(row["field"], reason_of(row["cause"]))].append(row)
+    reasons = [
+        {"field": field, "reason": reason, "count": len(group), "records": group}
         for (field, reason), group in groups.items()
     ]
-    return sorted(rows, key=lambda row: -row["count"])
+    return sorted(reasons, key=lambda row: -row["count"])
 
 
 def reason_of(cause: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from data.preparation.facts import rejected_by_reason
 from data.preparation.report import STATISTICS
 
 LISTED = 20
@@ -32,7 +33,7 @@ def _overview(splits: dict[str, Any]) -> list[str]:
             split,
             part["records"],
             part["samples"],
-            sum(group["count"] for group in part["rejected"]),
+            len(part["rejected"]),
             part["videos"]["distinct"],
             _problem_count(part["videos"]),
         )
@@ -53,7 +54,7 @@ def _split(part: dict[str, Any]) -> Iterable[str]:
     rows = [(STATISTICS[name], *values.values()) for name, values in part["statistics"].items()]
     yield from _table(("", "samples", "min", "median", "mean", "max"), rows)
     yield from ("", "### Rejected", "")
-    yield from _rejected(part["rejected"])
+    yield from _rejected(rejected_by_reason(part["rejected"]))
     yield from ("", "### Flags", "")
     yield from _flags(part["flags"])
     yield from ("", "### Videos", "")

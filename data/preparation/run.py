@@ -21,8 +21,8 @@ from data.sources import SOURCES
 
 logger = logging.getLogger("data.prepare")
 
-USUAL_SPLITS = ("train", "val", "validation", "val_1", "val_2", "test", "testA", "testB")
-"""Tried where none are named; `testA` and `testB` are those of RefCOCO."""
+USUAL_SPLITS = ("train", "val", "validation", "val_1", "val_2", "test", "testA", "testB", "test_with_gt")
+"""Tried where none are named; `testA` and `testB` are those of RefCOCO, `test_with_gt` is that of QVHighlights."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One annotation source per file: `load(config, split) -> Split`. To add one, add a file and a line."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from configs.data import DataConfig
@@ -44,19 +44,24 @@ SOURCES: dict[str, Callable[[Any, str], Split]] = {
 }
 
 
+READABLE: dict[str, Callable[[Any, str], Split]] = {**SOURCES, "prepared": prepared.load_readable}
+"""For those who need every video."""
+
+
 def load_samples(config: DataConfig, split: str, *, probe: bool = True, labelled: bool = True) -> list[GroundingSample]:
     """All samples of a split whose task has a positive weight, ready to be trained on or scored.
 
     labelled: False takes questions without a true answer too, to be asked alone.
     probe: put samples annotated in seconds on the clock of their videos, which are read through for it unless a source
-    `prepared` holds what they gave; without it they are as annotated (`GroundingSample.is_probed`).
+    `prepared` holds what they gave; its `problem_videos` says what bad ones do. Without it samples are as annotated
+    (`GroundingSample.is_probed`), and those of bad videos are among them.
     Raises AnnotationError when none is left, and for a record, or a video looked at so, that cannot be used unless
     `bad_records` is "skip".
     """
-    read = _read(config, split)
+    read = _read(config, split, READABLE if probe else SOURCES)
     if read.rejected:
         if config.bad_records == "error":
-            raise read.rejected[0]
+            raise _with_count(read)
         logger.warning(
             "%s: %d of %d records left out, first: %s", split, len(read.rejected), read.num_records, read.rejected[0]
         )
@@ -81,7 +86,14 @@ def _probed(config: DataConfig, split: str, samples: list[GroundingSample]) -> l
     return probed
 
 
-def _read(config: DataConfig, split: str) -> Split:
+def _with_count(read: Split) -> AnnotationError:
+    """The first rejected record, how many there are, and what leaves them out."""
+    first = read.rejected[0]
+    cause = f"{first.cause}. {len(read.rejected)} rejected, {read.num_records} records read; data.bad_records=skip leaves them out"
+    return AnnotationError(first.path, cause, record=first.record, field=first.field)
+
+
+def _read(config: DataConfig, split: str, loaders: Mapping[str, Callable[[Any, str], Split]]) -> Split:
     if isinstance(config.source, MixtureSource):
-        return mixture.load(config.source, split, tasks=config.tasks, loaders=SOURCES)
-    return SOURCES[config.source.type](config.source, split)
+        return mixture.load(config.source, split, tasks=config.tasks, loaders=loaders)
+    return loaders[config.source.type](config.source, split)
