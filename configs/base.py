@@ -129,7 +129,10 @@ def _explain(schema: type[Config], detail: dict[str, Any]) -> str:
     location = _without_tags(schema, parts)
     key = ".".join(location) or "config"
     if detail["type"] != "extra_forbidden":
-        return f"{key}: {detail['msg']} (got {detail.get('input')!r})"
+        message, given = detail["msg"].removeprefix("Value error, "), detail.get("input")
+        place = "" if key == "config" else f"{key.removesuffix('.[key]')}: "
+        # A whole group of keys says less than the message does.
+        return f"{place}{message}" + ("" if isinstance(given, dict | Config) else f" (got {given!r})")
     known = _known_keys(schema, parts[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
     hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])!r}?" if nearest else ""

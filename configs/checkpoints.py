@@ -22,6 +22,10 @@ from configs.base import Config
 PREFIX, PARTIAL, BEST = "step-", ".partial-", "best.json"
 
 
+class CheckpointError(FileNotFoundError):
+    """What should be a checkpoint folder is none; the message names it and what is expected in it."""
+
+
 class CheckpointConfig(Config):
     """When a run writes checkpoints, and which it keeps. A run that is started again goes on from its last one."""
 

@@ -1,10 +1,25 @@
 """`--config FILE key=value ...`, the same for every entry point."""
 
 import argparse
-from collections.abc import Sequence
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from configs.base import C, ConfigError, load_config
+
+logger = logging.getLogger("config")
+
+
+@contextmanager
+def explained(*errors: type[Exception]) -> Iterator[None]:
+    """What a user can mend ends the process with status 2 and the reason; any other error keeps its traceback."""
+    try:
+        yield
+    except (ConfigError, *errors) as error:
+        logger.error("%s", error)
+        sys.exit(2)
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:

@@ -99,10 +99,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def check_same_run(resolved: Config, out: str) -> None:
     """Raise ConfigError where the run folder holds another run: one whose config.yaml is not this config.
 
-    How a run is logged may change; everything else may not, or the resumed run would be neither the one nor the other.
+    How a run is logged may change; everything else may not, or the resumed run would be neither the one nor the other. A
+    run that got nowhere (a wrong path, say) holds its folder from nobody.
     """
     path = Path(out) / "config.yaml"
-    if not path.exists():
+    if not path.exists() or not _got_anywhere(Path(out)):
         return
     ours, theirs = _flat(resolved.model_dump(mode="json")), _flat(yaml.safe_load(path.read_text()))
     differing = sorted(
@@ -111,6 +112,10 @@ def check_same_run(resolved: Config, out: str) -> None:
     if differing:
         changes = ", ".join(f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}" for key in differing[:5])
         raise ConfigError(f"{path}: this folder holds another run ({changes}); choose another run.out or remove it")
+
+
+def _got_anywhere(folder: Path) -> bool:
+    return bool(read_metrics(folder / "metrics.jsonl")) or any(folder.glob("checkpoint*/*"))
 
 
 MAY_CHANGE = {"run.wandb", "run.wandb_project", "run.out"}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.checkpoints import PARTIAL, write_atomically
+from configs.checkpoints import PARTIAL, CheckpointError, write_atomically
 from configs.evaluation import EvaluationConfig
 from data.types import GroundingSample
 
@@ -33,10 +33,6 @@ SETTINGS = {
 """Keys of the config that answers depend on."""
 SUFFIXES = {".safetensors", ".json", ".jinja", ".txt"}
 """Of a checkpoint's files that answers depend on: weights, configs, tokenizer, chat template."""
-
-
-class CheckpointError(FileNotFoundError):
-    """There is no checkpoint where the config says."""
 
 
 def drop_stale_predictions(

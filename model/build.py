@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from configs.checkpoints import CheckpointError
 from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
 from configs.optim import OptimConfig
@@ -69,7 +70,7 @@ def _millions(module: torch.nn.Module) -> float:
 def load_checkpoint(folder: str | Path, *, dtype: str, attention: str = "sdpa") -> tuple[GroundingModel, Any]:
     """A checkpoint folder's model (in eval mode) and processor."""
     if not (Path(folder) / MLLM_FOLDER).is_dir():
-        raise FileNotFoundError(f"{folder}: expected a checkpoint folder with {MLLM_FOLDER}/ and config.json in it")
+        raise CheckpointError(f"{folder}: expected a checkpoint folder with {MLLM_FOLDER}/ and config.json in it")
     model = GroundingModel.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation=attention)
     return model, load_processor(str(Path(folder) / MLLM_FOLDER))
 

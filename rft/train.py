@@ -14,8 +14,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from configs.base import ConfigError
 from configs.checkpoints import CheckpointStore
-from configs.command_line import config_from_command_line
+from configs.command_line import config_from_command_line, explained
 from configs.rft import RayConfig, RFTConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
 
@@ -28,9 +29,12 @@ LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 def main() -> None:
     """Entry point."""
+    from data.annotations import AnnotationError
+
     config = config_from_command_line(RFTConfig, __doc__)
     setup_logging()
-    train(config)
+    with explained(AnnotationError):
+        train(config)
 
 
 def train(config: RFTConfig) -> None:
@@ -38,7 +42,7 @@ def train(config: RFTConfig) -> None:
     from data.sources import load_samples
 
     if not (Path(config.checkpoint) / "mllm").is_dir():
-        raise FileNotFoundError(f"checkpoint={config.checkpoint}: expected a checkpoint folder, with mllm/ in it")
+        raise ConfigError(f"checkpoint={config.checkpoint}: expected a checkpoint folder, with mllm/ in it")
     check_same_run(config, config.run.out)
     final = Path(config.run.out) / "checkpoint"
     if final.exists():

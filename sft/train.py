@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from configs.checkpoints import CheckpointStore, written_aside
-from configs.command_line import config_from_command_line
+from configs.base import ConfigError
+from configs.checkpoints import CheckpointError, CheckpointStore, written_aside
+from configs.command_line import config_from_command_line, explained
 from configs.data import ExposureConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
 from configs.sft import SFTConfig
@@ -24,10 +25,13 @@ logger = logging.getLogger("sft.train")
 
 def main() -> None:
     """Entry point."""
+    from data.annotations import AnnotationError
+
     config = config_from_command_line(SFTConfig, __doc__)
     quiet_environment()
     setup_logging()
-    train(config)
+    with explained(AnnotationError, CheckpointError):
+        train(config)
 
 
 def train(config: SFTConfig) -> None:
@@ -130,6 +134,8 @@ def training_arguments(config: SFTConfig) -> Any:
     import torch
     from trl import SFTConfig as TRLConfig
 
+    if config.deepspeed is not None and not Path(config.deepspeed).is_file():
+        raise ConfigError(f"deepspeed: no such file: {config.deepspeed}")
     save_every, validate_every = config.checkpoints.every_steps, config.validation.every_steps
     return TRLConfig(
         output_dir=str(Path(config.run.out) / "checkpoints" / ".partial-trainer"),
