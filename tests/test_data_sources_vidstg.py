@@ -282,6 +282,18 @@ def test_stcat_span_that_ends_with_the_video(tmp_path: Path) -> None:
     assert dict(split.flags) == {"span_touches_clip_end": ["val-0"]}
 
 
+def test_stcat_key_that_is_there_twice(tmp_path: Path) -> None:
+    """Three records, two of them "0" with one id: the first is kept, the second rejected, not lost."""
+    source = write_stcat(tmp_path)
+    first, again, other = (json.dumps(stcat_record(id=number)) for number in (0, 0, 1))
+    path = tmp_path / "val.json"
+    path.write_text(f'{{"0": {first}, "0": {again}, "1": {other}}}')
+    split = vidstg.load(source, "val")
+    assert split.num_records == 3 and [sample.sample_id for sample in split.samples] == ["val-0", "val-1"]
+    (error,) = split.rejected
+    assert (error.path, error.record, error.field) == (str(path), "record '0'", "sample_id")
+
+
 def test_missing_annotations_are_named(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"test_annotations\.json: no such annotation file"):
         vidstg.load(write_official(tmp_path), "test")

@@ -26,7 +26,17 @@ from typing import Any, Literal
 
 from configs.sources import VidstgSource
 from data.annotated_boxes import add_tube, xywh_to_xyxy
-from data.annotations import FieldError, RawRecord, Split, errors_of, frame_span, media_path, parse_raw, read_json
+from data.annotations import (
+    FieldError,
+    RawRecord,
+    Split,
+    errors_of,
+    frame_span,
+    media_path,
+    parse_raw,
+    read_json,
+    read_json_pairs,
+)
 from data.raw_fields import FourPx, Fps, FrameCount, FrameIndex, SidePx, Text
 from data.sources.videos import VideoFolder
 from data.sources.vidor import Bbox
@@ -141,7 +151,7 @@ class _StcatRecord(RawRecord):
 def load_stcat(config: VidstgSource, split: str) -> Split:
     """All sentences of a split. Raises AnnotationError where its file cannot be read."""
     path, read, videos = Path(config.annotations) / f"{split}.json", Split(), VideoFolder(config.videos)
-    for key, raw in read_json(path, dict).items():
+    for key, raw in read_json_pairs(path):
         with read.record(path, f"record {key!r}"):
             _add_stcat(read, parse_raw(_StcatRecord, raw), videos, split)
     return read
