@@ -1,10 +1,10 @@
 """Reading ahead in a thread while the model computes: decoding and disks leave Python's lock free.
 
-Supervised training reads ahead in DataLoader workers instead (`dataloader_num_workers`).
+Predictions read ahead so (evaluation/predict.py); supervised training does in DataLoader workers (`dataloader_num_workers`).
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 def prefetch(
     items: Iterable[Item], function: Callable[[Item], Result], *, depth: int
-) -> Iterator[tuple[Item, "Future[Result]"]]:
+) -> Generator[tuple[Item, "Future[Result]"]]:
     """(item, future of function(item)) in the order of the items; `depth` items ahead are being worked on, in one thread.
 
     `future.result()` waits, and raises what `function` raised for that very item; the others are not touched by it:

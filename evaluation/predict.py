@@ -12,12 +12,11 @@ sample at all could be asked about, the process ends with status 3, after its re
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +27,7 @@ from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging, write_provenance
 from data.annotations import AnnotationError
+from data.prefetch import prefetch
 from data.types import GroundingSample
 from evaluation.predictions import (
     Prediction,
@@ -44,8 +44,6 @@ from evaluation.stale import CheckpointError, drop_stale_predictions
 logger = logging.getLogger("evaluation.predict")
 
 PREDICTIONS, WRONG_QUERY_PREDICTIONS = "predictions.jsonl", "predictions_wrong_query.jsonl"
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 def main() -> None:
@@ -147,8 +145,8 @@ def predict_all(
     batches = batches_to_ask(samples, path, batch_size)
     kept = len(samples) - sum(map(len, batches))
     with tqdm(total=len(samples), initial=kept, desc=title, unit="sample") as bar, _partial(path).open("a") as stream:
-        for batch, questions in one_ahead(predictor.encode, batches):
-            predictions = predictor.answer(batch, questions)
+        for batch, questions in prefetch(batches, predictor.encode, depth=1):
+            predictions = predictor.answer(batch, questions.result())
             stream.writelines(map(prediction_line, predictions))
             stream.flush()
             bar.update(len(predictions))
@@ -192,16 +190,6 @@ def _written(path: Path) -> dict[str, Prediction]:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f"{PARTIAL}{path.name}")
-
-
-def one_ahead(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[tuple[In, Out]]:
-    """(item, function(item)) in order; the next result is made in a thread while the caller works with this one."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = [pool.submit(function, item) for item in items[:1]]
-        for number, item in enumerate(items, start=1):
-            result = pending.pop().result()
-            pending = [pool.submit(function, following) for following in items[number : number + 1]]
-            yield item, result
 
 
 def with_wrong_queries(samples: Sequence[GroundingSample], *, seed: int) -> list[GroundingSample]:

@@ -12,6 +12,24 @@ def test_results_come_in_order() -> None:
     assert results == [(0, 0), (1, 1), (2, 4), (3, 9), (4, 16)]
 
 
+def test_no_item_beyond_the_depth_is_begun() -> None:
+    """With depth 1, the item after the one at hand and none beyond it, up to one that fails."""
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item == 3:
+            raise RuntimeError("item 3")
+        return 10 * item
+
+    seen = []
+    with pytest.raises(RuntimeError, match="item 3"):
+        for item, future in prefetch([0, 1, 2, 3, 4], work, depth=1):
+            seen.append((item, future.result()))
+            assert max(begun) <= item + 1
+    assert seen == [(0, 0), (1, 10), (2, 20)]
+
+
 def test_an_error_is_raised_at_its_item_and_the_others_are_there() -> None:
     """1 / 0 fails; items before and behind it do not."""
     outcomes = []

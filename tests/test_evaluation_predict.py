@@ -25,7 +25,6 @@ from evaluation.predict import (
     count_failures,
     end_with_status,
     errors_explained,
-    one_ahead,
     predict,
     predict_all,
     with_wrong_queries,
@@ -276,25 +275,6 @@ def test_wrong_queries_stay_within_their_task(tiny: Tiny) -> None:
     for right, other in zip(tiny.samples, wrong, strict=True):
         assert other.query in {s.query for s in tiny.of_task(right.task)} - {right.query}
     assert replace(wrong[0], query=tiny.samples[0].query) == tiny.samples[0]
-
-
-def test_reading_is_one_batch_ahead_of_the_model() -> None:
-    """The item after the one at hand is begun, none beyond it; an error comes in its turn."""
-    begun: list[int] = []
-
-    def read(item: int) -> int:
-        begun.append(item)
-        if item == 3:
-            raise RuntimeError("item 3")
-        return 10 * item
-
-    seen = []
-    with pytest.raises(RuntimeError, match="item 3"):
-        for item, result in one_ahead(read, [0, 1, 2, 3, 4]):
-            assert max(begun) <= item + 1
-            seen.append((item, result))
-    assert seen == [(0, 0), (1, 10), (2, 20)]
-    assert list(one_ahead(read, [])) == []
 
 
 FULL = Prediction(
