@@ -150,6 +150,8 @@ class RFTConfig(Config):
         tasks = sorted(task for task, weight in self.data.tasks.items() if weight > 0)
         if tasks != ["stvg"]:
             raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, give the others weight 0; got {tasks}")
+        if self.data.batches != "mixed":
+            raise ValueError(f"data.batches: GRPO has one task, expected mixed; got {self.data.batches}")
         return self
 
     @model_validator(mode="after")

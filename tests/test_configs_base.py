@@ -208,6 +208,11 @@ def test_rft_trains_on_stvg_alone(rft_yaml: Path, tasks: str) -> None:
     assert "GRPO trains on stvg alone" in error_of(RFTConfig, rft_yaml, f"data.tasks={tasks}")
 
 
+def test_rft_refuses_batches_of_one_task_each(rft_yaml: Path) -> None:
+    assert "data.batches: GRPO has one task" in error_of(RFTConfig, rft_yaml, "data.batches=per_task")
+    assert load_config(RFTConfig, rft_yaml, ["data.batches=mixed"]).data.batches == "mixed"
+
+
 @pytest.mark.parametrize("weights", ["{format: 0, temporal: 0, viou: 0}"])
 def test_rewards_need_a_weight(rft_yaml: Path, weights: str) -> None:
     assert "rewards" in error_of(RFTConfig, rft_yaml, f"rewards.weights={weights}")
