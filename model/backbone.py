@@ -330,9 +330,8 @@ def _until_eos(ids: list[int], eos_id: int) -> list[int]:
 
 def checkpoint_names(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Weights under the names that `save_pretrained` writes: a tied output layer is stored once."""
-    return {
-        name: tensor for name, tensor in state.items() if not (config.tie_word_embeddings and name == "lm_head.weight")
-    }
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    return {name: tensor for name, tensor in state.items() if name not in tied}
 
 
 def freeze_vision_tower(mllm: Qwen3VLForConditionalGeneration) -> None:
