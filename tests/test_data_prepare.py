@@ -15,7 +15,8 @@ from configs.sources import PreparedSource, SyntheticSource, VidstgSource
 from data.parquet import read_samples
 from data.preparation.facts import reason_of, rejected_by_reason
 from data.preparation.folder import PreparedFolder
-from data.preparation.videos import VIDEOS_PER_CHUNK, Finding, VideoJob, look_at_all, video_pool
+from data.preparation.pool import SturdyPool
+from data.preparation.videos import VIDEOS_PER_CHUNK, Finding, VideoJob, look_at_all
 from data.prepare import main
 from data.sources import prepared, synthetic, vidstg
 from data.sources.jsonl import write_samples as write_jsonl
@@ -256,11 +257,11 @@ def test_chunks_that_were_looked_at_are_not_looked_at_again(tmp_path: Path) -> N
             raise InterruptedError
         return tmp_path / f"chunk-{number}"
 
-    with video_pool(1) as pool, pytest.raises(InterruptedError):
+    with SturdyPool(1) as pool, pytest.raises(InterruptedError):
         look_at_all(jobs, chunk_path=stop_at_second, pool=pool, desc="")
     Path(jobs[0].path).unlink()
     Path(jobs[-1].path).unlink()
-    with video_pool(1) as pool:
+    with SturdyPool(1) as pool:
         found = look_at_all(jobs, chunk_path=lambda number: tmp_path / f"chunk-{number}", pool=pool, desc="")
     missing = Finding(jobs[-1].path, problem="missing", cause="no such file")
     assert [finding for finding in found.values() if finding.problem] == [missing]

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,9 @@ from data.preparation.facts import settle, split_facts
 from data.preparation.folder import REPORT, PreparedFolder
 from data.preparation.histograms import draw_histograms
 from data.preparation.markdown import report_markdown
+from data.preparation.pool import SturdyPool
 from data.preparation.report import measure, split_report
-from data.preparation.videos import Decoder, Finding, jobs_of, look_at_all, video_pool
+from data.preparation.videos import Decoder, Finding, jobs_of, look_at_all
 from data.sources import SOURCES
 
 logger = logging.getLogger("data.prepare")
@@ -61,7 +61,7 @@ def prepare(request: Request) -> None:
         logger.info("%s: this command has finished before, nothing to do", folder.root / REPORT)
         return folder.clean()
     candidates = _candidates(request)
-    with video_pool(request.num_processes) as pool:
+    with SturdyPool(request.num_processes) as pool:
         splits = [split for split in candidates if _prepare_split(folder, request, split, pool)]
     if absent := set(candidates) - set(splits):
         logger.info("not there: %s", ", ".join(sorted(absent)))
@@ -77,7 +77,7 @@ def _candidates(request: Request) -> Sequence[str]:
     return tuple(request.source.num_videos) if isinstance(request.source, SyntheticSource) else USUAL_SPLITS
 
 
-def _prepare_split(folder: PreparedFolder, request: Request, split: str, pool: ProcessPoolExecutor) -> bool:
+def _prepare_split(folder: PreparedFolder, request: Request, split: str, pool: SturdyPool) -> bool:
     """Whether the split is there; one that was only guessed need not be."""
     if folder.facts_path(split).exists():
         return True
@@ -94,9 +94,7 @@ def _prepare_split(folder: PreparedFolder, request: Request, split: str, pool: P
     return True
 
 
-def _look(
-    folder: PreparedFolder, request: Request, split: str, read: Split, pool: ProcessPoolExecutor
-) -> dict[str, Finding]:
+def _look(folder: PreparedFolder, request: Request, split: str, read: Split, pool: SturdyPool) -> dict[str, Finding]:
     if not knows_videos(request.source):
         return {}
     return look_at_all(

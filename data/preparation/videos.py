@@ -5,11 +5,7 @@ finding; the others are still looked at.
 """
 
 import json
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +15,7 @@ from tqdm import tqdm
 
 from configs.checkpoints import write_atomically
 from configs.video import VideoConfig
+from data.preparation.pool import SturdyPool
 from data.probing import VideoInfo, probe_video
 from data.types import GroundingSample
 from data.video import VideoDecodeError, open_reader
@@ -27,8 +24,8 @@ VIDEOS_PER_CHUNK = 64
 """Videos that a killed command may have to look at again."""
 
 Decoder = Literal["decord", "pyav"]
-Problem = Literal["missing", "unreadable", "undecodable", "disagrees"]
-"""No such file; no header; a frame that does not decode; another size or length than the annotation says."""
+Problem = Literal["missing", "unreadable", "crashed", "undecodable", "disagrees"]
+"""No such file; no header; its reader dies; a frame that does not decode; another size or length than annotated."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +95,13 @@ def _decode(job: VideoJob, info: VideoInfo) -> None:
         open_reader(VideoConfig(decoder=job.decoder))(Path(job.path), np.array(sorted(frames)))
 
 
-def video_pool(num_processes: int) -> ProcessPoolExecutor:
-    """Processes to look at videos in, started with the first of them."""
-    # Spawned, not forked: a fork of a process whose threads hold locks hangs.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_end_with_parent)
+def _crashed(job: VideoJob) -> Finding:
+    """What is known of a video whose process died while it alone was looked at."""
+    return Finding(job.path, problem="crashed", cause="the process that read it died")
 
 
 def look_at_all(
-    jobs: Sequence[VideoJob], *, chunk_path: Callable[[int], Path], pool: ProcessPoolExecutor, desc: str
+    jobs: Sequence[VideoJob], *, chunk_path: Callable[[int], Path], pool: SturdyPool, desc: str
 ) -> dict[str, Finding]:
     """Findings by path. Finished chunks are read back from `chunk_path(number)`, the others looked at and kept."""
     found: dict[str, Finding] = {}
@@ -117,7 +112,8 @@ def look_at_all(
             findings = _read_chunk(path, chunk)
             if findings is None:
                 is_deep = any(job.probe for job in chunk)
-                findings = list(_advance(progress, (pool.map if is_deep else map)(look_at, chunk)))
+                looks = pool.map(look_at, chunk, if_died=_crashed) if is_deep else map(look_at, chunk)
+                findings = list(_advance(progress, looks))
                 write_atomically(path, _chunk_text(chunk, findings))
             else:
                 progress.update(len(chunk))
@@ -148,15 +144,3 @@ def _read_chunk(path: Path, jobs: Sequence[VideoJob]) -> list[Finding] | None:
 
 def _finding_of(values: dict[str, Any]) -> Finding:
     return Finding(**{**values, "info": VideoInfo(**values["info"]) if values["info"] else None})
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
