@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published import published
 
 from configs.sources import (
     ActivitynetCaptionsSource,
@@ -19,8 +20,6 @@ from data.sources.didemo import consensus, official_score
 from data.sources.files import only_file
 from data.sources.seconds import longest
 from data.types import FrameSpan, GroundingSample
-
-PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
 
 CHARADES = {
     "AO8RW": {
@@ -275,19 +274,15 @@ def test_a_video_is_found_in_a_sub_folder_and_another_container(tmp_path: Path):
 
 
 PUBLISHED_COUNTS = [
-    (CharadesStaSource, "charades", "test", "charades_sta_test.json", 3720, {"end_past_duration": 562}),
-    (ActivitynetCaptionsSource, "activitynet", "val_2", "val_2.json", 17031, {"end_past_duration": 111}),
-    (QvhighlightsSource, "qvhighlights", "val", "highlight_val_release.jsonl", 1550, {}),
+    (CharadesStaSource, "charades/charades_sta_test.json", "test", 3720, {"end_past_duration": 562}),
+    (ActivitynetCaptionsSource, "activitynet/val_2.json", "val_2", 17031, {"end_past_duration": 111}),
+    (QvhighlightsSource, "qvhighlights/highlight_val_release.jsonl", "val", 1550, {}),
 ]
 
 
-@pytest.mark.parametrize(("config", "folder", "split", "name", "num_samples", "flags"), PUBLISHED_COUNTS)
-def test_published_files_are_read_whole(
-    config: type, folder: str, split: str, name: str, num_samples: int, flags: dict[str, int]
-):
-    if not (PUBLISHED / folder / name).exists():
-        pytest.skip("the published annotation file is not here")
-    read = load(config(annotations=str(PUBLISHED / folder)), split)
+@pytest.mark.parametrize(("config", "name", "split", "num_samples", "flags"), PUBLISHED_COUNTS)
+def test_published_files_are_read_whole(config: type, name: str, split: str, num_samples: int, flags: dict[str, int]):
+    read = load(config(annotations=str(published(name).parent)), split)
     assert len(read.samples) == num_samples and read.rejected == []
     assert {flag: len(ids) for flag, ids in read.flags.items()} == flags
     assert all(sample.span is not None and sample.windows_sec for sample in read.samples)

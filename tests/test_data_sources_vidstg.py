@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published import published
 
 from configs.data import DataConfig
 from configs.sources import VidstgSource
@@ -13,7 +14,6 @@ from data.annotations import AnnotationError, Split
 from data.sources import load_samples, vidstg
 from data.types import FrameSpan
 
-PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "vidstg"
 VID = "10712559773"
 CAPTION = "the child in red clothes and black pants is watching the ball."
 RECORD: dict[str, Any] = {
@@ -299,11 +299,11 @@ def test_missing_annotations_are_named(tmp_path: Path) -> None:
         vidstg.load(write_official(tmp_path), "test")
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason="VidSTG's annotations are not here")
 def test_published_val() -> None:
     """Sentences as the VidSTG README counts them; 744 records end with their segment, 239 sentences are repeated."""
-    split = vidstg.load(VidstgSource(annotations=str(PUBLISHED)), "val")
-    records = json.loads((PUBLISHED / "val_annotations.json").read_text())
+    path = published("vidstg/val_annotations.json")
+    split = vidstg.load(VidstgSource(annotations=str(path.parent)), "val")
+    records = json.loads(path.read_text())
     counts = Counter(sample.query_type for sample in split.samples)
     assert counts == {"declarative": 3996, "interrogative": 4960} and split.rejected == []
     assert split.num_records == len(records) == 3996

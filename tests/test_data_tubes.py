@@ -1,10 +1,10 @@
 """Interpolation, vIoU and gt-conditioned vIoU of tubes, by hand, by property, and against published evaluators."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from published import published
 from test_data_geometry import random_boxes
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from data.ragged_boxes import ragged_boxes
 from data.tubes import dense_tube
 from data.types import BoxPx, FrameSpan, GroundingSample
 
-GOLDEN_VECTORS = Path(__file__).parents[2] / "shared" / "data" / "golden_vectors.json"
 NAN = float("nan")
 BOX = (1.0, 2.0, 3.0, 4.0)
 
@@ -180,14 +179,13 @@ def test_tube_viou_is_bounded_by_the_tiou_and_differentiable() -> None:
     assert pred_BF4.grad.abs().sum(dim=-1)[0].gt(0).tolist() == [False, False, True, True, True, False]
 
 
-@pytest.mark.skipif(not GOLDEN_VECTORS.exists(), reason="shared/data is not here")
 def test_metrics_equal_the_published_evaluators() -> None:
     """tIoU, vIoU and gt-conditioned vIoU of every golden case; its README says how the tubes are made.
 
     The tube at frame f is [20 + f/2 + d, 30 + d, 100 + f/2 + d, 150 + d] pixels; d shifts the prediction alone.
     """
     shifts_px = {"early_and_shift8px": 8.0, "vidstg_val0_times_29.97": 5.0}
-    cases = json.loads(GOLDEN_VECTORS.read_text())
+    cases = json.loads(published("golden_vectors.json").read_text())
     assert len(cases) >= 7
     for case in cases:
         gt_span_B2, pred_span_B2 = (torch.tensor([case[key]]).float() for key in ("gt_halfopen", "pred_halfopen"))

@@ -1,18 +1,17 @@
 """The published evaluators' formulas: by hand, by property, and against what their own code printed."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import published
 
 from data.types import BoxPx, FrameSpan
 from evaluation.protocols import Protocol, TubeScore, score_tube, tubedetr_frames
 
-GOLDEN_VECTORS = Path(__file__).parents[2] / "shared" / "data" / "golden_vectors.json"
 BOX = (10.0, 10.0, 20.0, 20.0)
 PROTOCOLS: tuple[Protocol, ...] = ("canon", "tubedetr", "stcat", "hcstvg")
 NAMES_IN_FILE = {
@@ -77,11 +76,10 @@ def test_every_protocol_gives_what_its_own_code_printed(case: Any, clip: tuple[i
         assert (score.tiou, score.viou) == pytest.approx(values, abs=1e-6), (protocol, dataset)
 
 
-@pytest.mark.skipif(not GOLDEN_VECTORS.exists(), reason="the golden vectors are not here")
 def test_golden_vectors() -> None:
     """tIoU, vIoU and gt_vIoU; the last with boxes at all frames of the clip, as those evaluators had."""
     shifts_px = {"early_and_shift8px": 8.0, "vidstg_val0_times_29.97": 5.0}
-    for case in json.loads(GOLDEN_VECTORS.read_text()):
+    for case in json.loads(published("golden_vectors.json").read_text()):
         clip = (case["segment_inclusive"][0], case["segment_inclusive"][1] + 1)
         gt, pred = (tuple(case[key]) for key in ("gt_halfopen", "pred_halfopen"))
         for name, (protocol, dataset) in NAMES_IN_FILE.items():
@@ -90,12 +88,11 @@ def test_golden_vectors() -> None:
             assert {key: score[key] for key in expected} == pytest.approx(expected, abs=1e-6), (case["name"], name)
 
 
-@pytest.mark.skipif(not GOLDEN_VECTORS.exists(), reason="the golden vectors are not here")
 def test_golden_gt_viou_without_conditioned_boxes() -> None:
     """Where the predicted span covers the true one, the predicted boxes are all that gt_vIoU needs."""
     shifts_px = {"early_and_shift8px": 8.0, "vidstg_val0_times_29.97": 5.0}
     covered = 0
-    for case in json.loads(GOLDEN_VECTORS.read_text()):
+    for case in json.loads(published("golden_vectors.json").read_text()):
         gt, pred = case["gt_halfopen"], case["pred_halfopen"]
         if pred[0] <= gt[0] and gt[1] <= pred[1]:
             covered += 1
