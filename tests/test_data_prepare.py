@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 from prepared_samples import HEIGHT, NUM_FRAMES, OF_EVERY_KIND, PROBED, QA, UNPROBED, WIDTH
+from published import published
 
 from configs.sources import PreparedSource, SyntheticSource, VidstgSource
 from data.parquet import read_samples
@@ -23,7 +24,6 @@ from data.sources.jsonl import write_samples as write_jsonl
 from data.types import FrameSpan
 from data.video import write_video
 
-VIDSTG_VAL = Path(__file__).parents[2] / "shared" / "data" / "vidstg"
 
 
 def make_video(path: Path) -> None:
@@ -288,13 +288,13 @@ def test_like_causes_are_one_reason(cause: str, expected: str) -> None:
     assert reason_of(cause) == expected
 
 
-@pytest.mark.skipif(not VIDSTG_VAL.exists(), reason="needs the published annotations")
 def test_vidstg_val_is_prepared(tmp_path: Path) -> None:
     """The published counts; read back, the samples are the same."""
-    main(["--source", "vidstg", "--annotations", str(VIDSTG_VAL), "--out", str(tmp_path / "out")])
+    annotations = str(published("vidstg/val_annotations.json").parent)
+    main(["--source", "vidstg", "--annotations", annotations, "--out", str(tmp_path / "out")])
     (split,) = report_of(tmp_path / "out").values()
     assert (split["records"], split["samples"]) == (3996, 8956)
     assert [row["samples"] for row in split["by_task"]] == [3996, 4960]
     assert (len(split["flags"]["duplicate"]), len(split["flags"]["record_touches_clip_end"])) == (239, 744)
     read = prepared.load(PreparedSource(root=str(tmp_path / "out")), "val")
-    assert read.samples == vidstg.load(VidstgSource(annotations=str(VIDSTG_VAL)), "val").samples
+    assert read.samples == vidstg.load(VidstgSource(annotations=annotations), "val").samples
