@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from published import published
 
 from configs.sources import PreparedSource, SyntheticSource, VidstgSource
 from data.parquet import read_samples
+from data.preparation.annotation_files import digest_of_annotations
 from data.preparation.facts import reason_of, rejected_by_reason
 from data.preparation.folder import PreparedFolder
 from data.preparation.pool import SturdyPool
@@ -172,6 +174,45 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_another_command_is_refused(checked: Path, annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, "--source", "jsonl", "--annotations", str(annotations), "--out", str(checked))
     assert "belongs to another command (check_with: 'pyav' -> None); choose another --out or remove it" in said
+
+
+def test_changed_annotations_are_not_taken_for_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused, and the folder stays as it was; as they were, the command has finished."""
+    path, out = tmp_path / "mine" / "train.jsonl", tmp_path / "mine" / "out"
+    path.parent.mkdir()
+    write_jsonl(path, [PROBED])
+    command = ["--source", "jsonl", "--annotations", str(path.parent), "--out", str(out), "--num-processes", "1"]
+    main(command)
+    before, original = (out / "report.json").read_bytes(), path.read_bytes()
+    path.write_bytes(original.replace(b"good", b"GOOD"))
+    assert "belongs to another command (annotation_files: 'sha256 of contents " in complaint(capsys, *command)
+    assert (out / "report.json").read_bytes() == before
+    path.write_bytes(original)
+    main(command)
+
+
+@pytest.mark.parametrize(("limit_bytes", "kind"), [(2, "contents"), (1, "sizes and times")])
+def test_a_digest_is_of_annotation_files(tmp_path: Path, limit_bytes: int, kind: str) -> None:
+    """Two files of a byte each, one in the tracks. Videos and what is prepared are no part of it."""
+    files = [tmp_path / "annotations" / "val.json", tmp_path / "tracks" / "1" / "2.json"]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    source = VidstgSource(annotations=str(files[0].parent), tracks=str(tmp_path / "tracks"))
+
+    def digest() -> str:
+        return digest_of_annotations(source, out=files[0].parent / "out", content_limit_bytes=limit_bytes)
+
+    before = digest()
+    assert before.startswith(f"sha256 of {kind} ")
+    (files[0].parent / "out").mkdir()
+    (files[0].parent / "out" / "report.json").write_text("{}")
+    (files[0].parent / "video.mp4").touch()
+    assert digest() == before
+    os.utime(files[1], ns=(1, 1))
+    assert (digest() == before) == (kind == "contents")
+    files[1].write_text("2")
+    assert digest() != before
 
 
 @pytest.mark.parametrize(

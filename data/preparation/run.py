@@ -10,6 +10,7 @@ from configs.base import Config
 from configs.checkpoints import write_atomically
 from configs.sources import SyntheticSource
 from data.annotations import AnnotationError, MissingFileError, Split
+from data.preparation.annotation_files import digest_of_annotations
 from data.preparation.facts import settle, split_facts
 from data.preparation.folder import REPORT, PreparedFolder
 from data.preparation.histograms import draw_histograms
@@ -40,9 +41,13 @@ class Request:
     num_processes: int = 1
 
     def identity(self) -> dict[str, Any]:
-        """What may not change between a killed command and the one that goes on."""
-        splits = None if self.splits is None else list(self.splits)
-        return {"source": self.source.model_dump(mode="json"), "splits": splits, "check_with": self.check_with}
+        """What may not change between a command and the one that goes on, or finds it finished."""
+        return {
+            "source": self.source.model_dump(mode="json"),
+            "annotation_files": digest_of_annotations(self.source, out=self.out),
+            "splits": None if self.splits is None else list(self.splits),
+            "check_with": self.check_with,
+        }
 
     @property
     def type(self) -> str:
@@ -55,9 +60,12 @@ def knows_videos(source: Config) -> bool:
 
 
 def prepare(request: Request) -> None:
-    """Write the folder. Raises ConfigError where it is another command's, AnnotationError where nothing can be read."""
-    folder = PreparedFolder(request.out)
-    if folder.claim(request.identity()):
+    """Write the folder.
+
+    Raises ConfigError where it is another command's or of other annotations, AnnotationError where nothing can be read.
+    """
+    folder, identity = PreparedFolder(request.out), request.identity()
+    if folder.claim(identity):
         logger.info("%s: this command has finished before, nothing to do", folder.root / REPORT)
         return folder.clean()
     candidates = _candidates(request)
@@ -68,7 +76,7 @@ def prepare(request: Request) -> None:
     if not splits:
         place = getattr(request.source, "annotations", None) or getattr(request.source, "root", "")
         raise AnnotationError(place, f"no split named {', '.join(USUAL_SPLITS)}; name yours with --splits")
-    _publish(folder, request, splits)
+    _publish(folder, request, identity, splits)
 
 
 def _candidates(request: Request) -> Sequence[str]:
@@ -105,7 +113,7 @@ def _look(folder: PreparedFolder, request: Request, split: str, read: Split, poo
     )
 
 
-def _publish(folder: PreparedFolder, request: Request, splits: Sequence[str]) -> None:
+def _publish(folder: PreparedFolder, request: Request, identity: dict[str, Any], splits: Sequence[str]) -> None:
     """Samples to their place, then what is written about them; the report is the last."""
     for split in splits:
         folder.publish_split(split)
@@ -113,7 +121,7 @@ def _publish(folder: PreparedFolder, request: Request, splits: Sequence[str]) ->
     facts = {split: json.loads(folder.facts_path(split).read_text()) for split in splits}
     report = {
         "command": request.command,
-        **request.identity(),
+        **identity,
         "splits": {split: split_report(folder.data_path(split), facts[split], measures[split]) for split in splits},
     }
     staged = folder.partial / "histograms.png"
