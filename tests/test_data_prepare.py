@@ -27,7 +27,6 @@ from data.types import FrameSpan
 from data.video import write_video
 
 
-
 def make_video(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = [np.full((HEIGHT, WIDTH, 3), 20 + t, dtype=np.uint8) for t in range(NUM_FRAMES)]
