@@ -15,22 +15,22 @@ def sample_frames(
 ) -> np.ndarray:
     """Absolute indices of the frames given to the model, ascending; the first frame of the clip is always among them.
 
-    `num_frames` of them (all where the clip has no more), the first and the last frame included: frame
-    floor(i (L - 1) / (N - 1)) of L, i = 0, ..., N - 1. That is the rule of STCAT, whose list goes through
-    int(linspace(0, L - 1, N)) (github.com/jy0205/STCAT, datasets/data_utils.py), so numbers compare.
+    `num_frames` of them (all where the clip has no more), the first and the last frame included: frame int(x) of L for x
+    in linspace(0, L - 1, N), with its rounding errors: the rule of STCAT (github.com/jy0205/STCAT,
+    datasets/data_utils.py), so numbers compare.
 
     Without `num_frames` about `sample_fps` a second, at least 2 (one temporal patch of the backbone). A clip that would
     have more than `max_frames` is spread over: frame floor(i L / N), whose last one is L / N before the clip's end.
 
-    Frames are chosen by index. In a video of variable frame rate, `fps` is the mean rate: frames are then spread evenly
-    over the frames of the file, not over time, and the times that the model reads are still each frame's own.
+    Frames are chosen by index. In a video of variable frame rate, where that is accepted, `fps` is the mean rate: frames are
+    spread evenly over the file's frames, not over time, and the times that the model reads are each frame's own.
     """
     count = count_frames(len(clip), fps=fps, sample_fps=sample_fps, max_frames=max_frames, num_frames=num_frames)
     if count == 1:
         return np.array([clip.start])
-    steps = np.arange(count)
     if num_frames is not None:
-        return clip.start + steps * (len(clip) - 1) // (count - 1)
+        return clip.start + np.linspace(0, len(clip) - 1, count).astype(np.int64)
+    steps = np.arange(count)
     is_at_rate = 2 < count == _frames_at_rate(len(clip), fps, sample_fps)
     step = fps / sample_fps if is_at_rate else len(clip) / count
     return clip.start + np.minimum(np.floor(steps * max(step, 1.0) + 1e-9), len(clip) - 1).astype(np.int64)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data.frame_sampling import choose_training_frames, frames_in_span, sample_frames
 from data.types import FrameSpan
 from data.video import READERS, read_clip
+from scripts.export import sampling_of_card
 
 
 def test_sample_frames_at_a_rate_that_divides() -> None:
@@ -88,16 +89,33 @@ def test_a_fixed_number_of_frames_has_both_ends(clip: tuple[int, int], num_frame
 
 @given(start=st.integers(0, 5000), length=st.integers(2, 3000), num_frames=st.integers(2, 256))
 def test_a_fixed_number_of_frames_properties(start: int, length: int, num_frames: int) -> None:
-    """Ascending, unique, both ends; gaps differ by at most one frame; STCAT's int(linspace) up to its rounding errors."""
+    """Ascending, unique, both ends; gaps differ by at most one frame."""
     clip = FrameSpan(start, start + length)
     frames = sample_frames(clip, fps=30.0, sample_fps=2.0, max_frames=64, num_frames=num_frames)
     assert len(frames) == min(num_frames, length)
     assert (frames[0], frames[-1]) == (start, clip.end - 1)
     gaps = np.diff(frames)
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
-    if num_frames <= length:
-        stcat = np.linspace(0, length - 1, num_frames).astype(int)
-        assert np.abs(frames - start - stcat).max() <= 1
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 7, 16, 32, 50, 64, 100, 128])
+def test_a_fixed_number_of_frames_is_stcats_choice(num_frames: int) -> None:
+    """Their list for every length up to 700 frames, and the one of the card of an export (scripts/export.py)."""
+    on_card = sampling_of_card({"num_frames": num_frames})["choose_frames"].removeprefix("frame_idx = ")
+    for length in range(2, 701):
+        ids = list(range(5, 5 + length))
+        if length > num_frames:
+            ids = [ids[int(x)] for x in np.linspace(0, len(ids) - 1, num_frames)]
+        frames = sample_frames(FrameSpan(5, 5 + length), fps=30.0, sample_fps=2.0, max_frames=2, num_frames=num_frames)
+        assert frames.tolist() == ids
+        assert (eval(on_card, {"np": np, "video": range(length)}) + 5).tolist() == ids
+
+
+def test_a_fixed_number_of_frames_keeps_linspaces_rounding_errors() -> None:
+    """63 gaps of 153 / 63 = 17 / 7: step 7 i is at frame 17 i, which int() of a float just below turns into 17 i - 1."""
+    frames = sample_frames(FrameSpan(0, 154), fps=30.0, sample_fps=2.0, max_frames=2, num_frames=64)
+    exact = np.arange(64) * 153 // 63
+    assert (frames != exact).any() and set((exact - frames).tolist()) == {0, 1}
 
 
 def test_frames_of_a_variable_rate_are_chosen_by_index(tmp_path: Path) -> None:
