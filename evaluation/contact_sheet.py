@@ -19,7 +19,7 @@ from data.collate import true_box_px
 from data.sources.jsonl import read_samples
 from data.types import GroundingSample
 from data.video import READERS
-from evaluation.draw import BACKGROUND, GREEN, GREY, ORANGE, WHITE, draw_timeline, drawable, predicted_boxes
+from evaluation.draw import BACKGROUND, DECODER, GREEN, GREY, ORANGE, WHITE, draw_timeline, drawable, predicted_boxes
 from evaluation.metrics import score
 from evaluation.predictions import Prediction, read_predictions
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def contact_sheet(
-    samples: Sequence[GroundingSample], predictions: Sequence[Prediction], *, num_frames: int, decoder: str = "decord"
+    samples: Sequence[GroundingSample], predictions: Sequence[Prediction], *, num_frames: int, decoder: str = DECODER
 ) -> Image.Image:
     """One row for each sample, `num_frames` frames spread over its clip. Raises VideoDecodeError."""
     scores = score(samples, predictions)

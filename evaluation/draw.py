@@ -8,12 +8,14 @@ import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from configs.run import setup_logging
+from configs.video import VideoConfig
 from data.collate import true_box_px
 from data.sources.jsonl import read_samples
 from data.types import GroundingSample
@@ -27,6 +29,7 @@ GREEN, ORANGE, GREY, WHITE = (60, 220, 90), (255, 140, 30), (90, 92, 98), (240, 
 BACKGROUND = (16, 17, 20)
 PANEL_PX = 96
 MIN_WIDTH_PX = 480
+DECODER = VideoConfig().decoder
 CHUNK = 128  # frames decoded at a time
 
 
@@ -43,9 +46,18 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     predictions = drawable(read_predictions(arguments.predictions), samples)
     for prediction in tqdm(predictions[: arguments.count], desc="draw", unit="video"):
-        path = arguments.out / f"{prediction.sample_id}.mp4"
+        path = arguments.out / f"{file_stem(prediction.sample_id)}.mp4"
         annotate(samples[prediction.sample_id], prediction, path)
         logger.info("%s", path)
+
+
+def file_stem(sample_id: str) -> str:
+    """The id with percent signs for what a file name should not hold; other ids have other stems.
+
+    >>> file_stem("vidstg/10712559773-3")
+    'vidstg%2F10712559773-3'
+    """
+    return quote(sample_id, safe="")
 
 
 def drawable(predictions: Sequence[Prediction], samples: Mapping[str, GroundingSample]) -> list[Prediction]:
@@ -65,7 +77,7 @@ def drawable(predictions: Sequence[Prediction], samples: Mapping[str, GroundingS
     return kept
 
 
-def annotate(sample: GroundingSample, prediction: Prediction, path: Path, *, decoder: str = "decord") -> None:
+def annotate(sample: GroundingSample, prediction: Prediction, path: Path, *, decoder: str = DECODER) -> None:
     """Write the annotated clip at its own frame rate. Raises VideoDecodeError."""
     frame_idx = np.arange(sample.clip.start, sample.clip.end)
     chunks = np.array_split(frame_idx, -(-len(frame_idx) // CHUNK))

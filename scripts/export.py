@@ -62,6 +62,9 @@ answer.span            # (first frame, frame after the last), None when the text
 answer.boxes_xyxy_px   # frame index -> (left, top, right, bottom)
 ```
 
+Instead of decord, any reader will do that gives exactly the frames at `frame_idx`, in presentation order and as RGB bytes
+[frames, height, width, 3].
+
 Trained with prompt order `{prompt_order}`, {frames}.
 Only safetensors and JSON are stored.
 """

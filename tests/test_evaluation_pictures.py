@@ -1,5 +1,6 @@
 """The contact sheet, the curves, and the search for a temperature of equal entropy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ from PIL import Image
 from tiny import Tiny
 
 from data.collate import true_box_px
+from data.sources.jsonl import write_samples
+from data.video import READERS
 from evaluation.contact_sheet import GAP_PX, HEADER_PX, TILE_PX, contact_sheet
 from evaluation.curves import Panel, draw_curves, of_stage
-from evaluation.draw import GREEN, ORANGE
+from evaluation.draw import GREEN, ORANGE, main
 from evaluation.matched_entropy import Drawn, match
 from evaluation.metrics import Scores
-from evaluation.predictions import Prediction
+from evaluation.predictions import Prediction, write_predictions
 
 NO_SCORES = Scores(*(np.zeros(1),) * 4)
 
@@ -33,6 +36,22 @@ def test_the_sheet_shows_boxes_in_their_intervals(tiny: Tiny) -> None:
         has_green, has_orange = ((tile == colour).all(axis=1).sum() > 20 for colour in (GREEN, ORANGE))
         assert has_green == (true_box_px(sample, frame) is not None)
         assert has_orange == (frame < 4)
+
+
+def test_a_mixtures_ids_are_files_of_one_folder(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`part/id`, and one that would lead out of the folder."""
+    ids = ["part/1", "part%2F1", "../2"]
+    first = tiny.of_task("stvg")[0]
+    samples = [replace(first, sample_id=sample_id) for sample_id in ids]
+    write_samples(tmp_path / "samples.jsonl", samples)
+    write_predictions(tmp_path / "p.jsonl", [Prediction(sample_id, first.query) for sample_id in ids])
+    command = ["draw", "--annotations", "samples.jsonl", "--predictions", "p.jsonl", "--out", "drawn", "--count", "3"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", command)
+    main()
+    names = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert names == ["..%2F2.mp4", "part%252F1.mp4", "part%2F1.mp4"]
+    assert len(READERS["pyav"](tmp_path / "drawn" / names[0], np.array([len(first.clip) - 1]))[0]) == 1
 
 
 def test_curves_draw_what_was_logged(tmp_path: Path) -> None:
