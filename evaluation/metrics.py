@@ -1,7 +1,8 @@
 """Scores of predictions by the canonical protocol, with bootstrap intervals and controls.
 
 Canonical: all annotated frames count, boxes are interpolated between sampled frames and held to the ends of the
-predicted span, thresholds are strict (>), and a failed answer scores 0 and stays in the denominator. The published
+predicted span and clipped to the image, boxes outside of that span are ignored, thresholds are strict (>), and a failed
+answer scores 0 and stays in the denominator. The published
 evaluators differ in details (TubeDETR scores 5 frames a second, STCAT is off by one on HC-STVG).
 """
 
@@ -16,7 +17,7 @@ from data.geometry import box_iou, gt_tube_iou, normalize_boxes, span_iou, span_
 from data.tubes import span_frames, tube_batch
 from data.types import GroundingSample
 from evaluation.bootstrap import interval, paired_differences, summarize_columns
-from evaluation.predictions import Prediction
+from evaluation.predictions import Prediction, ScoreError
 from evaluation.protocols import Dataset, Protocol, score_tubes
 from evaluation.tube_pairs import pairs_of
 
@@ -24,6 +25,8 @@ __all__ = ["Scores", "best_constant", "interval", "paired_difference", "score", 
 
 OUTSIDE_CLIP = "outside the clip"
 THRESHOLDS = (0.3, 0.5)
+DATASETS: dict[str, Dataset] = {"vidstg": "vidstg", "hcstvg_v1": "hcstvg", "hcstvg_v2": "hcstvg"}
+"""Source of a sample -> the data set whose rules `stcat` takes."""
 CHUNK = 256  # samples scored at a time: dense tubes are as long as the longest
 
 
@@ -71,7 +74,7 @@ def score_chunk(
 ) -> tuple[Scores, np.ndarray]:
     """Scores of some samples by one protocol, and their coverage: the share of true frames with a predicted box.
 
-    dataset: of all of them; None goes by their source.
+    dataset: of all of them; None goes by their source. Raises ScoreError where `stcat` has to know it and cannot.
     """
     failures = [failure_of(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
     pairs = pairs_of(
@@ -79,7 +82,7 @@ def score_chunk(
         predictions,
         _spans(samples, predictions),
         clip_to_image=protocol == "canon",
-        is_hcstvg=[(dataset or sample.source).startswith("hcstvg") for sample in samples],
+        is_hcstvg=[protocol == "stcat" and (dataset or _dataset_of(sample)) == "hcstvg" for sample in samples],
     )
     scores = score_tubes(protocol, pairs)
     covered_B, _ = span_overlap(pairs.pred_span_B2, pairs.gt_span_B2)
@@ -87,6 +90,15 @@ def score_chunk(
     parsed = np.array([failure in ("", OUTSIDE_CLIP) for failure in failures], dtype=float)
     coverage_B = covered_B / length_B * pairs.pred_has_box_B
     return Scores(scores.tiou.numpy(), scores.viou.numpy(), scores.gt_viou.numpy(), parsed), coverage_B.numpy()
+
+
+def _dataset_of(sample: GroundingSample) -> Dataset:
+    if sample.source not in DATASETS:
+        raise ScoreError(
+            f"sample {sample.sample_id!r}: protocol stcat differs by data set and source {sample.source!r} is none of "
+            f"{list(DATASETS)}; expected --dataset"
+        )
+    return DATASETS[sample.source]
 
 
 def failure_of(sample: GroundingSample, prediction: Prediction) -> str:

@@ -11,14 +11,22 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from configs.checkpoints import write_atomically
 from data.types import BoxPx, Task
 
 VIDEO_FAILURE, PROMPT_FAILURE = "video", "prompt"
 """How the failure of a sample begins that the model was not asked about."""
+
+Frame = Annotated[int, Field(ge=0, lt=2**23)]
+"""Of a video; 2^23 are 77 hours at 30 fps, and all that float32 counts exactly."""
+
+
+class ScoreError(ValueError):
+    """Predictions and annotations do not belong together, or a sample has no truth to be scored against."""
 
 
 class PredictionError(ValueError):
@@ -34,12 +42,12 @@ class PredictionError(ValueError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer. Frames are absolute; `span` is half-open; boxes are xyxy in pixels of the video.
+    """One answer. Frames are absolute frames of the video file, never milliseconds; `span` is half-open; boxes are xyxy in pixels of the video.
 
     failure: why there is no answer ("" when there is one): "grammar" or "reversed" (data/answers.py), "outside the
     clip", "not an option", or, where the model was not asked, "video: <cause>" or "prompt: <cause>".
-    span: the answered interval in frames (stvg, temporal). boxes: at sampled frames inside of it; of a rec sample, at
-    its one frame. boxes_in_true_span: for the gt-conditioned metric only. span_sec: the interval in seconds of the clip
+    span: the answered interval in frames (stvg, temporal). boxes: at frames inside of it, others are ignored; of a rec
+    sample, at its one frame. boxes_in_true_span: for the gt-conditioned metric only. span_sec: the interval in seconds of the clip
     as it was written, neither rounded to frames nor cut at the clip's end. choice: the letter of a qa answer.
     windows_sec: several answers to a temporal sample as (start, end, score), for mAP; read from other systems' files.
     """
@@ -50,9 +58,9 @@ class Prediction:
     query: str = ""
     text: str = ""
     failure: str = ""
-    span: tuple[int, int] | None = None
-    boxes: dict[int, BoxPx] = field(default_factory=dict)
-    boxes_in_true_span: dict[int, BoxPx] = field(default_factory=dict)
+    span: tuple[Frame, Frame] | None = None
+    boxes: dict[Frame, BoxPx] = field(default_factory=dict)
+    boxes_in_true_span: dict[Frame, BoxPx] = field(default_factory=dict)
     task: Task = "stvg"
     span_sec: tuple[float, float] | None = None
     choice: str | None = None

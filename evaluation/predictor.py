@@ -1,7 +1,8 @@
 """A checkpoint's answers to samples: text, and what is read from it: interval, letter, one box per sampled frame.
 
 Two passes: the MLLM writes the answer (transformers or vLLM, greedy), then one forward with the bridging queries after
-it gives boxes at the frames of the predicted interval. For the gt-conditioned metric alone, boxes at the frames of the
+it gives boxes at the sampled frames of the predicted interval; where it has none, the box of the nearest one, written at
+the end of the interval that is next to it. For the gt-conditioned metric alone, boxes at the frames of the
 true interval are decoded too; nothing else sees them.
 
 A sample whose video cannot be read, or whose prompt is too long, gets a prediction that says so and has no answer.
@@ -25,7 +26,7 @@ from data.frame_sampling import frames_in_span
 from data.probing import on_clock_of, probe_video
 from data.token_budget import PromptError
 from data.tubes import answer_frames, span_frames
-from data.types import BoxPx, GroundingSample
+from data.types import BoxPx, FrameSpan, GroundingSample
 from data.video import VideoDecodeError
 from evaluation.predictions import PROMPT_FAILURE, VIDEO_FAILURE, Prediction
 from model.answering import decode_boxes
@@ -178,12 +179,17 @@ def _prediction(
         text=text,
         failure=_failure(sample, answer),
         span=None if span is None else (span.start, span.end),
-        boxes=at(asked),
+        boxes=_into_span(at(asked), span),
         boxes_in_true_span=at(true),
         task=sample.task,
         span_sec=(answer.start_sec, answer.end_sec) if isinstance(answer, SpanSec) else None,
         choice=answer.letter if isinstance(answer, Choice) else None,
     )
+
+
+def _into_span(boxes: dict[int, BoxPx], span: FrameSpan | None) -> dict[int, BoxPx]:
+    """The one box of a span between two sampled frames (frames_in_span), at a frame inside, as others would not count."""
+    return boxes if span is None else {min(max(frame, span.start), span.end - 1): box for frame, box in boxes.items()}
 
 
 def _failure(sample: GroundingSample, answer: Answer | ParseFailure) -> str:

@@ -2,7 +2,7 @@
 
 Which frames count is all that they disagree on; every one of them uses data.geometry.
 
-    canon     all annotated frames.
+    canon     all annotated frames; boxes are clipped to the image, where its size is known.
     tubedetr  5 frames a second of the clip, at most 200 (TubeDETR, 2203.16434: datasets/vidstg_eval.py). tIoU is of
               whole frames, so that vIoU may exceed it.
     stcat     all frames, but the true end is off by one (STCAT, 2209.13306: datasets/evaluation/*_eval.py; CG-STVG and
@@ -167,6 +167,7 @@ def score_tube(
     fps: float,
     dataset: Dataset,
     pred_boxes_in_gt: Mapping[int, BoxPx] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> TubeScore:
     """Score one sample by one protocol, in float64.
 
@@ -174,6 +175,8 @@ def score_tube(
     {frame: (left, top, right, bottom)} in pixels; a true frame without one counts in the union alone. Predicted boxes
     outside of the predicted span are ignored. gt_viou is of `pred_boxes_in_gt`, boxes that were asked for at the true
     frames, where it is given; otherwise of the predicted tube, which has no box outside of the predicted span.
+    size: (width, height) of the video in pixels. Where it is given, `canon` clips all boxes to the image, as
+    `evaluation.score` and the rewards do; the published evaluators, and so the other protocols, clip none.
     Raises ValueError.
     """
     _check_choice("protocol", protocol, get_args(Protocol))
@@ -187,6 +190,7 @@ def score_tube(
         clip=clip,
         fps=fps,
         is_hcstvg=dataset == "hcstvg",
+        clip_to_size=size if protocol == "canon" else None,
     )
     scores = score_tubes(protocol, pairs)
     return TubeScore(float(scores.tiou[0]), float(scores.viou[0]), float(scores.gt_viou[0]))

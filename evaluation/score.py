@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     add_file_arguments(parser)
     parser.add_argument("--protocol", required=True, choices=get_args(Protocol))
     parser.add_argument(
-        "--dataset", choices=get_args(Dataset), help="of --protocol stcat; else by each sample's source"
+        "--dataset",
+        choices=get_args(Dataset),
+        help="of --protocol stcat; else by each sample's source, which has to be known then",
     )
     parser.add_argument("--compare", type=Path, metavar="PREDICTIONS", help="paired differences to these")
     parser.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="show published numbers beside ours")

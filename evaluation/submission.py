@@ -5,7 +5,9 @@
 stvg, HC-STVG's result file (tzhhhh123/HC-STVG: eval_hcvg.py), one JSON object:
     {"3_5MxjqHfkWFI.mkv": {"st_frame": 111, "ed_frame": 130, "bbox": {"111": [20.0, 10.0, 40.0, 30.0], ..., "130": [...]}}}
 Its annotations count frames from 1, and so do results: our half-open [110, 130) is 111 .. 130, `ed_frame` inclusive.
-There is a box (left, top, right, bottom) at every frame. A sample without an answer is left out, which scores 0.
+There is a box (left, top, right, bottom) at every frame. A sample without an answer is left out, which scores 0. An answer
+without any box, or past the clip, is an error; so is one in seconds to a sample of unknown frame rate, as those of HC-STVG
+v2's test split are until `data.prepare --videos` has looked at the files.
 
 temporal, QVHighlights' submission (jayleicn/moment_detr: standalone_eval), JSON lines:
     {"qid": 2579, "query": "...", "vid": "NUsG9BgSes0_210.0_360.0", "pred_relevant_windows": [[0.0, 70.0, 0.9], ...]}
@@ -26,8 +28,7 @@ from data.annotations import AnnotationError
 from data.types import GroundingSample
 from evaluation.annotation_files import add_file_arguments, read_annotations
 from evaluation.metrics import answered_span
-from evaluation.predictions import Prediction, PredictionError, iter_predictions
-from evaluation.task_scores import ScoreError
+from evaluation.predictions import Prediction, PredictionError, ScoreError, iter_predictions
 from evaluation.temporal import answered_window
 from evaluation.tube_pairs import predicted_boxes
 
@@ -68,13 +69,33 @@ def _submission(parsed: argparse.Namespace) -> str:
 def hcstvg_results(samples: Sequence[GroundingSample], predictions: Iterable[Prediction]) -> dict[str, Any]:
     """{video name: result}; the sample id of HC-STVG is the name of its video. Raises ScoreError."""
     by_id = _by_id(samples)
-    spans = ((prediction, answered_span(_sample_of(by_id, prediction), prediction)) for prediction in predictions)
+    spans = ((prediction, _span_of(_sample_of(by_id, prediction), prediction)) for prediction in predictions)
     return {prediction.sample_id: _result(prediction, span) for prediction, span in spans if span[0] < span[1]}
 
 
+def _span_of(sample: GroundingSample, prediction: Prediction) -> tuple[int, int]:
+    """The answered interval in frames of the video, inside of the clip; (0, 0) for a failure. Raises ScoreError."""
+    span, clip = answered_span(sample, prediction), (sample.clip.start, sample.clip.end)
+    if span[0] < span[1] and prediction.span is None and not sample.is_probed:
+        raise ScoreError(
+            f"prediction {prediction.sample_id!r}: {prediction.text!r} is in seconds and the annotation has no frame rate; "
+            "expected a span in frames, or annotations of data.prepare --videos"
+        )
+    if span[0] < span[1] and not clip[0] <= span[0] < span[1] <= clip[1]:
+        raise ScoreError(
+            f"prediction {prediction.sample_id!r}: expected a span inside of the clip {list(clip)}, got {list(span)}"
+        )
+    return span
+
+
 def _result(prediction: Prediction, span: tuple[int, int]) -> dict[str, Any]:
-    """Frames from 1, both ends inclusive."""
+    """Frames from 1, both ends inclusive. Raises ScoreError without a box."""
     boxes = predicted_boxes(replace(prediction, span=span))
+    if not boxes:
+        raise ScoreError(
+            f"prediction {prediction.sample_id!r}: expected a box at one frame of its span {list(span)} at least, got "
+            f"boxes at {sorted(prediction.boxes)[:5]}"
+        )
     return {
         "st_frame": span[0] + 1,
         "ed_frame": span[1],

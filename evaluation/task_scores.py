@@ -14,7 +14,7 @@ from data.answers import ParseFailure, parse_answer
 from data.types import GroundingSample, Task
 from evaluation.highlights import map_columns
 from evaluation.metrics import failure_of, score_chunk
-from evaluation.predictions import Prediction
+from evaluation.predictions import Prediction, ScoreError
 from evaluation.protocols import Dataset, Protocol
 from evaluation.rec_qa import qa_columns, rec_columns
 from evaluation.temporal import temporal_columns
@@ -22,10 +22,6 @@ from evaluation.temporal import temporal_columns
 CHUNK = 256  # samples scored at a time: dense tubes are as long as the longest
 NO_PREDICTION = "no prediction"
 Columns = dict[str, np.ndarray]
-
-
-class ScoreError(ValueError):
-    """Predictions and annotations do not belong together, or a sample has no truth to be scored against."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from data.answers import SpanSec, parse_answer
 from data.geometry import span_iou
 from data.types import GroundingSample
-from evaluation.predictions import Prediction
+from evaluation.predictions import Prediction, ScoreError
 
 Window = tuple[float, float]
 RECALL_AT = (0.3, 0.5, 0.7)
@@ -28,7 +28,10 @@ def true_windows(sample: GroundingSample) -> tuple[Window, ...]:
 
 
 def answered_window(sample: GroundingSample, prediction: Prediction) -> Window | None:
-    """The one interval that is answered, in seconds: as written, else the first of several, else from frames or text."""
+    """The one interval that is answered, in seconds: as written, else the first of several, else from frames or text.
+
+    Raises ScoreError for an answer in frames alone where nobody knows how many there are in a second.
+    """
     if prediction.failure:
         return None
     if prediction.span_sec is not None:
@@ -36,6 +39,11 @@ def answered_window(sample: GroundingSample, prediction: Prediction) -> Window |
     if prediction.windows_sec:
         return prediction.windows_sec[0][:2]
     if prediction.span is not None:
+        if not sample.is_probed:
+            raise ScoreError(
+                f"prediction {prediction.sample_id!r}: span {list(prediction.span)} is in frames and the annotation has no "
+                "frame rate; expected span_sec, windows_sec or text in seconds, or annotations of data.prepare --videos"
+            )
         start, end = ((frame - sample.clip.start) / sample.fps for frame in prediction.span)
         return start, end
     answer = parse_answer(sample, prediction.text)

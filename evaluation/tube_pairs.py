@@ -1,7 +1,7 @@
 """Predicted tubes beside true ones, ready to be scored: predicted boxes are interpolated to the true frames.
 
 Between the frames that have one, boxes are interpolated linearly; the first and the last are held to the ends of the
-predicted span. All protocols (evaluation/protocols.py) score what comes out of here.
+predicted span. A box outside of that span is ignored. All protocols (evaluation/protocols.py) score what comes out of here.
 
 Shapes: B samples, N boxes of all samples together, F frames of the true span (column f is frame start + f). Spans and
 clips are half-open frames.
@@ -86,12 +86,16 @@ def tube_pairs(
 
 
 def predicted_boxes(prediction: Prediction) -> dict[int, BoxPx]:
-    """The predicted box at every frame of the predicted span, as it is scored; of a rec sample, its one box."""
-    if prediction.span is None or not prediction.boxes:
+    """The predicted box at every frame of the predicted span, as it is scored; of a rec sample, its one box.
+
+    None at all where no box lies inside of the span.
+    """
+    if prediction.span is None:
         return dict(prediction.boxes)
-    span_B2 = torch.tensor([prediction.span], dtype=torch.float64)
-    boxes = _nearest_into_span(ragged_boxes([prediction.boxes]), span_B2)
-    known = boxes.keep(_inside_spans(boxes, span_B2))
+    boxes = ragged_boxes([prediction.boxes])
+    known = boxes.keep(_inside_spans(boxes, torch.tensor([prediction.span], dtype=torch.float64)))
+    if not len(known.row_N):
+        return {}
     frames = list(range(*prediction.span))
     tube_BF4, _ = _interpolated(known, torch.from_numpy(known.boxes_N4), torch.tensor([frames], dtype=torch.float64))
     return {frame: (a, b, c, d) for frame, (a, b, c, d) in zip(frames, tube_BF4[0].tolist(), strict=True)}
@@ -120,11 +124,10 @@ def pairs_of(
     """Predictions beside the truth of their samples.
 
     clip_to_image: boxes in [0, 1], clipped to the image, in float32, as rewards have them; otherwise pixels as they are
-    written, in float64, and F one larger than the longest true span. A predicted span between two sampled frames has
-    the box of the nearest one (data.frame_sampling.frames_in_span), which then stands at its start.
+    written, in float64, and F one larger than the longest true span.
     """
     truth, has_box_N = true_boxes(samples)
-    predicted = _nearest_into_span(ragged_boxes([prediction.boxes for prediction in predictions]), pred_span_B2)
+    predicted = ragged_boxes([prediction.boxes for prediction in predictions])
     conditioned = ragged_boxes([prediction.boxes_in_true_span for prediction in predictions])
 
     def coordinates(boxes: RaggedBoxes) -> Tensor:
@@ -147,19 +150,6 @@ def pairs_of(
     )
 
 
-def _nearest_into_span(boxes: RaggedBoxes, span_B2: Tensor) -> RaggedBoxes:
-    """Where boxes are there but none lies inside of the span, the one nearest to its middle is put at its start."""
-    inside_B = np.bincount(boxes.row_N[_inside_spans(boxes, span_B2)], minlength=boxes.num_rows)
-    all_B = np.bincount(boxes.row_N, minlength=boxes.num_rows)
-    start_B, end_B = span_B2.numpy().astype(np.int64).T
-    frame_N = boxes.frame_N.copy()
-    for row in np.flatnonzero((all_B > 0) & (inside_B == 0) & (start_B < end_B)):
-        own = np.flatnonzero(boxes.row_N == row)
-        middle = (start_B[row] + end_B[row] - 1) / 2
-        frame_N[own[np.abs(frame_N[own] - middle).argmin()]] = start_B[row]
-    return RaggedBoxes(boxes.row_N, frame_N, boxes.boxes_N4, boxes.num_rows)
-
-
 def pair_of_one(
     *,
     gt_span: Span,
@@ -170,8 +160,12 @@ def pair_of_one(
     clip: Span,
     fps: float,
     is_hcstvg: bool,
+    clip_to_size: tuple[int, int] | None = None,
 ) -> TubePairs:
-    """One sample in pixels and float64, F one larger than the true span. Raises ValueError for what cannot be scored."""
+    """One sample in pixels and float64, F one larger than the true span. Raises ValueError for what cannot be scored.
+
+    clip_to_size: boxes are clipped to an image of this (width, height).
+    """
     start, end = _as_pair("gt_span", gt_span)
     if not (isfinite(fps) and fps > 0):
         raise ValueError(f"fps: expected a positive number, got {fps}")
@@ -183,20 +177,27 @@ def pair_of_one(
         gt_has_box_BF[0, frame - start] = True
     return tube_pairs(
         gt_span_B2=torch.tensor([(start, end)], dtype=torch.float64),
-        gt_boxes_BF4=gt_boxes_BF4,
+        gt_boxes_BF4=_clipped(gt_boxes_BF4, clip_to_size),
         gt_has_box_BF=gt_has_box_BF,
         pred_span_B2=torch.tensor([(0, 0) if pred_span is None else _as_pair("pred_span", pred_span)]).double(),
-        pred_boxes=_in_px(_checked("pred_boxes", pred_boxes)),
-        conditioned_boxes=_in_px(_checked("pred_boxes_in_gt", conditioned_boxes)),
+        pred_boxes=_in_px(_checked("pred_boxes", pred_boxes), clip_to_size),
+        conditioned_boxes=_in_px(_checked("pred_boxes_in_gt", conditioned_boxes), clip_to_size),
         clip_B2=torch.tensor([_as_pair("clip", clip)], dtype=torch.float64),
         fps_B=torch.tensor([fps], dtype=torch.float64),
         is_hcstvg_B=torch.tensor([is_hcstvg]),
     )
 
 
-def _in_px(boxes: Mapping[int, BoxPx]) -> tuple[RaggedBoxes, Tensor]:
+def _in_px(boxes: Mapping[int, BoxPx], clip_to_size: tuple[int, int] | None) -> tuple[RaggedBoxes, Tensor]:
     ragged = ragged_boxes([boxes])
-    return ragged, torch.from_numpy(ragged.boxes_N4)
+    return ragged, _clipped(torch.from_numpy(ragged.boxes_N4), clip_to_size)
+
+
+def _clipped(boxes_xyxy_px: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """[..., 4] -> [..., 4]."""
+    if size is None:
+        return boxes_xyxy_px
+    return boxes_xyxy_px.clamp(min=0.0).minimum(boxes_xyxy_px.new_tensor([*size, *size]))
 
 
 def _as_pair(name: str, span: Span) -> tuple[int, int]:

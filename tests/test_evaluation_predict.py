@@ -21,6 +21,7 @@ from data.encoding import EncodedPrompt, text_ids
 from data.sources import load_samples
 from data.sources.jsonl import write_samples
 from data.types import TICKS_PER_SEC, FrameSpan, GroundingSample
+from evaluation.metrics import score
 from evaluation.predict import (
     count_failures,
     end_with_status,
@@ -96,6 +97,22 @@ def test_an_annotation_in_seconds_is_put_on_the_clock_of_its_video(tiny: Tiny) -
     assert prediction == Predictor(tiny.model, tiny.encoder, says(tiny, TIME))([known])[0]
     missing = replace(sample, video_path="/nowhere.mp4")
     assert Predictor(tiny.model, tiny.encoder, says(tiny))([missing])[0].failure == "video: no such file"
+
+
+def test_a_span_between_two_sampled_frames_has_the_box_of_the_nearest(tiny: Tiny) -> None:
+    """Two frames of 16 are seen. 1 to 1.5 s are frames 4 and 5: the box of the nearer frame is written at one of them,
+    and scores what that box scores at every frame of the span."""
+    video = tiny.data.video.model_copy(update={"num_frames": 2})
+    encoder = PromptEncoder(tiny.processor, tiny.data.model_copy(update={"video": video}))
+    sample = replace(tiny.of_task("stvg")[0], span=FrameSpan(4, 6), boxes_xyxy_px=((0.0, 0.0, 64.0, 64.0),) * 2)
+    seen = encoder(sample).clip.frame_idx_T.tolist()
+    assert len(seen) == 2 and not {4, 5} & set(seen)
+    prediction = Predictor(tiny.model, encoder, says(tiny, "<time> 1.0 - 1.5 </time>"))([sample])[0]
+    ((frame, box),) = prediction.boxes.items()
+    assert prediction.span == (4, 6) and frame in (4, 5)
+    assert list(prediction.boxes_in_true_span.values()) == [box]
+    everywhere = replace(prediction, boxes={4: box, 5: box})
+    assert score([sample], [prediction]).viou[0] == score([sample], [everywhere]).viou[0] > 0
 
 
 def broken(samples: Sequence[GroundingSample], folder: Path) -> dict[str, GroundingSample]:
@@ -306,6 +323,9 @@ def test_predictions_survive_the_disk(tmp_path: Path) -> None:
         ('{"sample_id": "a", "boxes": {"1": [0, 0, 1, NaN]}}', "field boxes.1.3"),
         ('{"sample_id": "a", "boxes": {"1": [0, 0, 1, 1e999]}}', "field boxes.1.3"),
         ('{"sample_id": "a", "span": [1.5, 2]}', "field span.0"),
+        ('{"sample_id": "a", "span": [-1, 2]}', "field span.0: Input should be greater than or equal to 0"),
+        ('{"sample_id": "a", "span": [1, 8388608]}', "field span.1: Input should be less than 8388608"),
+        ('{"sample_id": "a", "boxes": {"-1": [0, 0, 1, 1]}}', "field boxes.-1"),
         ('{"sample_id": "a", "span_sec": "1 - 2"}', "field span_sec"),
         ('{"sample_id": "a", "task": "caption"}', "field task"),
         ('{"sample_id": "a", "spam": 1}', "field spam"),

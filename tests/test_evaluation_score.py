@@ -1,22 +1,24 @@
 """`python -m evaluation.score` on files: every task, failures, what does not belong together, comparisons."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from configs.base import ConfigError
 from data.sources.jsonl import write_samples
-from data.types import FrameSpan, GroundingSample
+from data.types import BoxPx, FrameSpan, GroundingSample
 from evaluation import score
 from evaluation.annotation_files import read_annotations
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.metrics import score as canonical_score
-from evaluation.metrics import summarize
+from evaluation.metrics import score_chunk, summarize
 from evaluation.predictions import Prediction, read_predictions, write_predictions
+from evaluation.protocols import Protocol, score_tube
 
 BOX = (20.0, 10.0, 40.0, 30.0)
 STVG = GroundingSample(
@@ -120,6 +122,20 @@ def test_the_protocol_is_that_of_the_command(tmp_path: Path, protocol: str, expe
     assert by_vidstg["tasks"]["stvg"]["all"]["m_vIoU"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("source", ["", "my_part"])
+def test_stcat_asks_for_the_data_set_of_an_unknown_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    """A mixture's samples have the name of their part as source."""
+    sample = replace(STVG, source=source)
+    message = error_of(capsys, tmp_path, [sample], [RIGHT], "--protocol", "stcat")
+    assert f"sample 'a': protocol stcat differs by data set and source {source!r} is none of ['vidstg'" in message
+    summary = run(tmp_path, [sample], [RIGHT], "--protocol", "stcat", "--dataset", "hcstvg")["tasks"]["stvg"]["all"]
+    assert summary["m_vIoU"] == pytest.approx(0.95)
+    vidstg = run(tmp_path, [replace(STVG, source="vidstg")], [RIGHT], "--protocol", "stcat")["tasks"]["stvg"]["all"]
+    assert vidstg["m_vIoU"] == pytest.approx(1.0)
+
+
 def test_boxes_beyond_the_image_are_clipped_by_canon_alone(tmp_path: Path) -> None:
     """True box 20 px wide of which 10 are outside of the image; the prediction is the part inside."""
     sample = replace(STVG, boxes_xyxy_px=((90.0, 10.0, 110.0, 30.0),) * 20)
@@ -149,11 +165,46 @@ def test_equal_to_the_evaluation_of_a_checkpoint_whatever_the_order(tmp_path: Pa
         assert metrics[name] == pytest.approx(value, abs=1e-7), name
 
 
-def test_a_span_between_two_sampled_frames_has_the_nearest_box(tmp_path: Path) -> None:
-    """Frames 108 and 133 have boxes, the span is [110, 130): 108 is 11.5 frames from its middle, 133 13.5."""
-    prediction = replace(RIGHT, boxes={108: BOX, 133: (0.0, 0.0, 1.0, 1.0)})
-    for protocol in ("canon", "stcat", "hcstvg", "tubedetr"):
-        assert run(tmp_path, [STVG], [prediction], "--protocol", protocol)["tasks"]["stvg"]["all"]["m_vIoU"] == 1.0
+def test_boxes_outside_of_the_predicted_span_are_ignored(tmp_path: Path) -> None:
+    """Frames 108 and 133 have boxes, the span is [110, 130): none of them counts, as if there were no box."""
+    prediction = replace(RIGHT, boxes={108: BOX, 133: BOX})
+    for protocol in get_args(Protocol):
+        means = run(tmp_path, [STVG], [prediction], "--protocol", protocol, "--dataset", "vidstg")["tasks"]["stvg"]
+        assert (means["all"]["m_vIoU"], means["all"]["coverage"]) == (0, 0)
+
+
+def test_files_and_score_tube_have_one_definition() -> None:
+    """Random tubes: boxes in and out of the span and of the image, at some frames, with and without conditioned ones."""
+    rng = np.random.default_rng(3)
+    samples, predictions = [], []
+    for number in range(40):
+        moved = [
+            tuple(float(value) for value in row) for row in rng.uniform(-20, 120, (60, 2, 2)).cumsum(1).reshape(-1, 4)
+        ]
+        start, end = sorted(int(frame) for frame in rng.choice(np.arange(100, 141), 2, replace=False))
+        frames = sorted(int(frame) for frame in rng.choice(np.arange(95, 150), 8, replace=False))
+        samples.append(replace(STVG, sample_id=str(number), boxes_xyxy_px=tuple(map(ordered, moved[:20]))))
+        boxes = {frame: ordered(moved[20 + i]) for i, frame in enumerate(frames)}
+        conditioned = {} if number % 2 else {frame: ordered(moved[40 + i]) for i, frame in enumerate(range(110, 118))}
+        predictions.append(Prediction(str(number), span=(start, end), boxes=boxes, boxes_in_true_span=conditioned))
+    for protocol in get_args(Protocol):
+        scores, _ = score_chunk(protocol, samples, predictions, dataset="vidstg")
+        for b, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
+            one = score_tube(
+                protocol, gt_span=(110, 130), gt_boxes=dict(enumerate(sample.boxes_xyxy_px or (), start=110)),  # type: ignore[arg-type]
+                pred_span=prediction.span, pred_boxes=prediction.boxes, clip=sample.clip, fps=sample.fps,
+                dataset="vidstg", pred_boxes_in_gt=prediction.boxes_in_true_span, size=(sample.width, sample.height),
+            )  # fmt: skip
+            assert (scores.tiou[b], scores.viou[b], scores.gt_viou[b]) == pytest.approx(
+                (one.tiou, one.viou, one.gt_viou), abs=1e-5
+            ), (protocol, b)
+        assert scores.viou.max() > 0
+
+
+def ordered(box: Sequence[float]) -> BoxPx:
+    """Left before right, top above bottom."""
+    (left, right), (top, bottom) = sorted(box[::2]), sorted(box[1::2])
+    return left, top, right, bottom
 
 
 def test_compare_is_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

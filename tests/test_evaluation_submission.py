@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.sources.jsonl import write_samples
-from data.types import BoxPx, FrameSpan, GroundingSample
+from data.types import TICKS_PER_SEC, BoxPx, FrameSpan, GroundingSample
 from evaluation.predictions import Prediction, write_predictions
 from evaluation.submission import main
 from evaluation.task_scores import score_tasks
@@ -74,8 +74,7 @@ PREDICTIONS = [
     Prediction("b", span=(110, 130), boxes={119: BOX}),
     Prediction("c", span=(0, 50), boxes={3: BOX}),
     Prediction("d", failure="grammar"),
-    Prediction("e", span=(118, 120), boxes={117: FAR_BOX}),
-    Prediction("f", span=(100, 120), boxes={}),
+    Prediction("e", span=(118, 120), boxes={117: BOX, 118: FAR_BOX}),
 ]
 
 
@@ -88,7 +87,7 @@ def test_the_official_formula_on_the_file_is_our_protocol(tmp_path: Path) -> Non
     scores = score_tasks(samples, PREDICTIONS, protocol="hcstvg")["stvg"].columns
     assert scores["m_tIoU"] == pytest.approx([tiou for tiou, _ in official])
     assert scores["m_vIoU"] == pytest.approx([viou for _, viou in official])
-    assert [tiou > 0 for tiou, _ in official] == [True, True, False, False, True, False]
+    assert [tiou > 0 for tiou, _ in official] == [True, True, False, False, True]
 
 
 def official_score(sample: GroundingSample, results: dict[str, Any]) -> tuple[float, float]:
@@ -134,12 +133,51 @@ def test_qvhighlights_rows(tmp_path: Path) -> None:
     assert windows == [[[0.0, 0.0, 0.0]], [[5.0, 6.0, 1.0]], [[0.0, 0.0, 0.0]]]
 
 
+# As HC-STVG v2's test split is read: 20 s in milliseconds.
+UNPROBED = replace(
+    SAMPLE,
+    fps=float(TICKS_PER_SEC),
+    width=0,
+    height=0,
+    clip=FrameSpan(0, 20 * TICKS_PER_SEC),
+    span=None,
+    boxes_xyxy_px=None,
+)
+
+
+def test_frames_of_the_video_need_no_frame_rate(tmp_path: Path) -> None:
+    """What evaluation.predict wrote after it had looked at the file."""
+    prediction = Prediction("1_a.mp4", text="<time> 1.5 - 1.6 </time>", span=(45, 47), boxes={45: BOX})
+    result = json.loads(written(tmp_path, [UNPROBED], [prediction]))["1_a.mp4"]
+    assert (result["st_frame"], result["ed_frame"]) == (46, 47)
+
+
 @pytest.mark.parametrize(
     ("samples", "predictions", "message"),
     [
         ([SAMPLE, TEMPORAL], [], "expected samples of stvg alone or of temporal alone, got ['stvg', 'temporal']"),
         ([replace(TEMPORAL, sample_id="t")], [], "sample 't': expected an id that ends with QVHighlights' qid"),
         ([SAMPLE], [Prediction("x", span=(1, 2))], "prediction 'x' is for a sample that the annotations do not have"),
+        (
+            [SAMPLE],
+            [Prediction("1_a.mp4", span=(1, 5), boxes={7: BOX})],
+            "prediction '1_a.mp4': expected a box at one frame of its span [1, 5] at least, got boxes at [7]",
+        ),
+        (
+            [SAMPLE],
+            [Prediction("1_a.mp4", span=(1, 8_000_000), boxes={7: BOX})],
+            "prediction '1_a.mp4': expected a span inside of the clip [0, 200], got [1, 8000000]",
+        ),
+        (
+            [UNPROBED],
+            [Prediction("1_a.mp4", text="<time> 1.5 - 3.0 </time>", boxes={45: BOX})],
+            "prediction '1_a.mp4': '<time> 1.5 - 3.0 </time>' is in seconds and the annotation has no frame rate; expected",
+        ),
+        (
+            [replace(UNPROBED, task="temporal", sample_id="qvhighlights-val-1")],
+            [Prediction("qvhighlights-val-1", span=(0, 150))],
+            "prediction 'qvhighlights-val-1': span [0, 150] is in frames and the annotation has no frame rate; expected",
+        ),
     ],
 )
 def test_what_cannot_be_submitted(

@@ -19,8 +19,8 @@ SAMPLE = GroundingSample(
     query="a person puts a book on a shelf",
     video_path="a.mp4",
     fps=10.0,
-    width=0,
-    height=0,
+    width=64,
+    height=48,
     clip=FrameSpan(100, 400),
     span=FrameSpan(120, 180),
     windows_sec=((2.0, 8.0),),
@@ -70,6 +70,14 @@ def test_recall_counts_equality() -> None:
 )
 def test_the_answered_window(prediction: Prediction, expected: tuple[float, float] | None) -> None:
     assert answered_window(SAMPLE, prediction) == expected
+
+
+def test_frames_of_a_video_that_nobody_has_looked_at() -> None:
+    """[0, 150] would be read as 0.15 s; with its seconds beside it, it is not read at all."""
+    unprobed = replace(SAMPLE, fps=1000.0, width=0, height=0, clip=FrameSpan(0, 30_000), span=FrameSpan(2000, 8000))
+    with pytest.raises(ScoreError, match=r"prediction 'a': span \[0, 150\] is in frames .* expected span_sec"):
+        answered_window(unprobed, Prediction("a", span=(0, 150)))
+    assert answered_window(unprobed, Prediction("a", span=(0, 150), span_sec=(0.0, 5.0))) == (0.0, 5.0)
 
 
 def test_without_windows_the_truth_is_the_span() -> None:
