@@ -32,8 +32,8 @@ def add_unprobed(
     """Keep a sample that counts in milliseconds from 0 to `duration_sec`, flagged where a window ends later.
 
     values: the other fields of GroundingSample. A temporal sample's span is `windows_sec[trained_window]`, cut to the
-    clip; None without windows. Raises FieldError, naming `field`, for a window that is reversed, empty or negative, or
-    of which nothing lies in the video.
+    clip; None without windows. Raises FieldError, naming `field`, for a window that is reversed, empty or negative, and
+    for a span of which nothing lies in the video.
     """
     for start, end in windows_sec:
         if not 0 <= start < end <= MAX_SEC:
