@@ -4,16 +4,20 @@ For each query and IoU threshold: predictions in falling order of score; each ta
 highest IoU, provided that it reaches the threshold (>=), or is a false positive. Average precision is interpolated: the
 precision at a recall is the highest at that recall or beyond. mAP averages over queries, `average` over thresholds.
 
+DiDeMo has no mAP: its windows are several people's answers for the same moment.
+
 A range counts queries that have a true window of such a length, and of these only the true windows; all predictions.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from data.geometry import span_iou
 from data.types import GroundingSample
 from evaluation.predictions import Prediction
-from evaluation.temporal import Window, answered_window, true_windows
+from evaluation.temporal import DIDEMO, Window, answered_window, true_windows
 
 MAP_AT = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 RANGES_SEC = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, 150.0)}
@@ -23,12 +27,20 @@ ScoredWindow = tuple[float, float, float]
 
 
 def map_columns(samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
-    """mAP at 0.5, at 0.75, the average over 0.5 .. 0.95, and that of each range; NaN where a range has no window."""
+    """mAP at 0.5, at 0.75, the average over 0.5 .. 0.95, and that of each range; NaN where a range has no window, and of
+    DiDeMo's samples."""
     rows = [_query(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
 
 
+def has_ranking(sample: GroundingSample) -> bool:
+    """Whether several windows are to be found."""
+    return sample.source == "qvhighlights" or (len(sample.windows_sec) > 1 and sample.source != DIDEMO)
+
+
 def _query(sample: GroundingSample, prediction: Prediction) -> dict[str, float]:
+    if sample.source == DIDEMO:
+        return dict.fromkeys(["mAP@0.5", "mAP@0.75", "mAP", *(f"mAP {name}" for name in RANGES_SEC)], float("nan"))
     answers, truth = _answers(sample, prediction), true_windows(sample)
     precisions = average_precisions(answers, truth)
     row = {"mAP@0.5": precisions[0], "mAP@0.75": precisions[MAP_AT.index(0.75)], "mAP": float(np.mean(precisions))}
@@ -51,14 +63,9 @@ def _answers(sample: GroundingSample, prediction: Prediction) -> list[ScoredWind
 def average_precisions(answers: Sequence[ScoredWindow], truth: Sequence[Window]) -> list[float]:
     """The interpolated average precision of one query at each threshold of MAP_AT. Times are in seconds."""
     ranked = sorted(answers, key=lambda window: -window[2])
-    ious = np.array([[_iou(answer, window) for window in truth] for answer in ranked]).reshape(len(ranked), len(truth))
+    pred_A2 = torch.tensor([window[:2] for window in ranked], dtype=torch.float64).reshape(-1, 2)
+    ious = span_iou(pred_A2[:, None], torch.tensor(truth, dtype=torch.float64)).numpy()
     return [_average_precision(_hits(ious, threshold), len(truth)) for threshold in MAP_AT]
-
-
-def _iou(a: ScoredWindow, b: Window) -> float:
-    intersection = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-    union = max(0.0, a[1] - a[0]) + (b[1] - b[0]) - intersection
-    return intersection / union if union > 0 else 0.0
 
 
 def _hits(ious: np.ndarray, threshold: float) -> np.ndarray:

@@ -17,6 +17,7 @@ from data.geometry import box_iou, gt_tube_iou, normalize_boxes, span_iou, span_
 from data.tubes import span_frames, tube_batch
 from data.types import GroundingSample
 from evaluation.bootstrap import interval, paired_differences, summarize_columns
+from evaluation.chunks import chunks
 from evaluation.predictions import Prediction, ScoreError
 from evaluation.protocols import Dataset, Protocol, score_tubes
 from evaluation.tube_pairs import pairs_of
@@ -27,7 +28,6 @@ OUTSIDE_CLIP = "outside the clip"
 THRESHOLDS = (0.3, 0.5)
 DATASETS: dict[str, Dataset] = {"vidstg": "vidstg", "hcstvg_v1": "hcstvg", "hcstvg_v2": "hcstvg"}
 """Source of a sample -> the data set whose rules `stcat` takes."""
-CHUNK = 256  # samples scored at a time: dense tubes are as long as the longest
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ def score(samples: Sequence[GroundingSample], predictions: Sequence[Prediction])
     if ours != theirs:
         raise ValueError(f"predictions do not belong to the samples: {theirs[:3]}... for {ours[:3]}...")
     parts = [
-        score_chunk("canon", samples[start : start + CHUNK], predictions[start : start + CHUNK])[0]
-        for start in range(0, len(samples), CHUNK)
+        score_chunk("canon", *zip(*chunk, strict=True))[0] for chunk in chunks(zip(samples, predictions, strict=True))
     ]
     return Scores(*(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)))
 

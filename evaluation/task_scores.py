@@ -12,14 +12,14 @@ import numpy as np
 
 from data.answers import ParseFailure, parse_answer
 from data.types import GroundingSample, Task
-from evaluation.highlights import map_columns
+from evaluation.chunks import Chunk
+from evaluation.highlights import has_ranking, map_columns
 from evaluation.metrics import failure_of, score_chunk
 from evaluation.predictions import Prediction, ScoreError
 from evaluation.protocols import Dataset, Protocol
 from evaluation.rec_qa import qa_columns, rec_columns
 from evaluation.temporal import temporal_columns
 
-CHUNK = 256  # samples scored at a time: dense tubes are as long as the longest
 NO_PREDICTION = "no prediction"
 Columns = dict[str, np.ndarray]
 
@@ -98,15 +98,15 @@ class _Scorer:
         self.protocol: Protocol = protocol
         self.dataset: Dataset | None = dataset
         self.position = {sample.sample_id: position for position, sample in enumerate(samples)}
-        self.has_rankings = any(s.source == "qvhighlights" or len(s.windows_sec) > 1 for s in samples)
+        self.has_rankings = any(map(has_ranking, samples))
         self.columns: Columns = {}
         self.failures: dict[str, str] = {}
-        self.waiting: list[tuple[GroundingSample, Prediction]] = []
+        self.waiting = Chunk()
 
     def add(self, sample: GroundingSample, prediction: Prediction) -> None:
-        self.waiting.append((sample, prediction))
-        if len(self.waiting) == CHUNK:
+        if not self.waiting.has_room_for(sample, prediction):
             self._score()
+        self.waiting.add(sample, prediction)
 
     def finish(self) -> TaskScores:
         self._score()
@@ -115,16 +115,16 @@ class _Scorer:
         return TaskScores(ids, np.array([s.query_type for s in self.samples]), self.columns, failures)
 
     def _score(self) -> None:
-        if not self.waiting:
+        if not self.waiting.pairs:
             return
-        samples, predictions = zip(*self.waiting, strict=True)
+        samples, predictions = zip(*self.waiting.pairs, strict=True)
         positions = [self.position[sample.sample_id] for sample in samples]
         for name, values in self._columns(samples, predictions).items():
             self.columns.setdefault(name, np.zeros(len(self.samples)))[positions] = values
-        for sample, prediction in self.waiting:
+        for sample, prediction in self.waiting.pairs:
             if reason := self._failure(sample, prediction):
                 self.failures[sample.sample_id] = reason
-        self.waiting = []
+        self.waiting = Chunk()
 
     def _columns(self, samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> Columns:
         if self.task == "stvg":

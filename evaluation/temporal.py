@@ -1,7 +1,8 @@
 """Temporal grounding: R@1 at IoU thresholds and mIoU, in seconds (TALL, 1705.02101; spec of Charades-STA's users).
 
-The IoU is that with the true window that fits best where there are several, as in QVHighlights' R1. R@1 counts
-IoU >= m: both sides are often whole seconds, so hits of exactly 0.5 are common. Windows are taken as they are written;
+The IoU is that with the true window that fits best where there are several, as in QVHighlights' R1. DiDeMo's are the
+answers of several people to one question, so there it is the mean over the three that fit best (LisaAnne/
+LocalizingMoments: utils/eval.py, `eval_predictions`; R@1 of that mean is ours). R@1 counts IoU >= m: both sides are often whole seconds, so hits of exactly 0.5 are common. Windows are taken as they are written;
 an end past the video is not cut.
 
 Shapes: B samples, W true windows of the sample that has most.
@@ -20,6 +21,7 @@ from evaluation.predictions import Prediction, ScoreError
 
 Window = tuple[float, float]
 RECALL_AT = (0.3, 0.5, 0.7)
+DIDEMO, DIDEMO_ANNOTATORS = "didemo", 3
 
 
 def true_windows(sample: GroundingSample) -> tuple[Window, ...]:
@@ -50,18 +52,21 @@ def answered_window(sample: GroundingSample, prediction: Prediction) -> Window |
     return (answer.start_sec, answer.end_sec) if isinstance(answer, SpanSec) else None
 
 
-def best_iou(answers: Sequence[Window | None], truths: Sequence[Sequence[Window]]) -> np.ndarray:
-    """IoU with the best true window; 0 without an answer. -> [B] float64."""
+def best_iou(answers: Sequence[Window | None], truths: Sequence[Sequence[Window]], *, num_best: int = 1) -> np.ndarray:
+    """Mean IoU with the `num_best` best true windows, or all where there are fewer; 0 without an answer. -> [B] float64."""
     pred_B2 = torch.tensor([answer or (0.0, 0.0) for answer in answers], dtype=torch.float64)
     gt_BW2 = pad_sequence([torch.tensor(windows, dtype=torch.float64) for windows in truths], batch_first=True)
-    return span_iou(pred_B2[:, None], gt_BW2).amax(dim=1).numpy()
+    best_BK = span_iou(pred_B2[:, None], gt_BW2).sort(dim=1, descending=True).values[:, :num_best]
+    return best_BK.sum(dim=1).numpy() / [min(num_best, len(windows)) for windows in truths]
 
 
 def temporal_columns(samples: Sequence[GroundingSample], predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
     """mIoU, R@1 at each threshold and parse rate, one value for each sample."""
     pairs = list(zip(samples, predictions, strict=True))
     answers = [answered_window(sample, prediction) for sample, prediction in pairs]
-    iou_B = best_iou(answers, [true_windows(sample) for sample in samples])
+    truths = [true_windows(sample) for sample in samples]
+    is_didemo_B = np.array([sample.source == DIDEMO for sample in samples])
+    iou_B = np.where(is_didemo_B, best_iou(answers, truths, num_best=DIDEMO_ANNOTATORS), best_iou(answers, truths))
     recall = {f"R1@{threshold}": (iou_B >= threshold).astype(float) for threshold in RECALL_AT}
     parsed_B = np.array([answer is not None for answer in answers], dtype=float)
     return {"mIoU": iou_B, **recall, "parse_rate": parsed_B}

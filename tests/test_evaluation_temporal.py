@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data.sources.didemo import official_score
 from data.types import FrameSpan, GroundingSample
 from evaluation.comparison import summarize_task
 from evaluation.highlights import MAP_AT, average_precisions, map_columns
@@ -138,6 +139,23 @@ def test_only_ten_windows_count() -> None:
 def test_a_single_answer_is_a_ranking_of_one() -> None:
     assert map_columns([SAMPLE], [Prediction("a", span_sec=(2.0, 8.0))])["mAP"][0] == 1
     assert map_columns([SAMPLE], [Prediction("a", failure="grammar")])["mAP"][0] == 0
+
+
+def test_didemo_is_scored_by_its_three_best_annotators() -> None:
+    """Answered 5 to 10 s, chunk 1. IoUs with four people: 1, 1, 1/2 (chunks 1 to 2) and 0, of which the last is left out:
+    what the authors' script gives for the same chunks. With two people, both count."""
+    windows = ((5.0, 10.0), (5.0, 15.0), (20.0, 25.0), (5.0, 10.0))
+    four = replace(SAMPLE, source="didemo", windows_sec=windows)
+    two = replace(SAMPLE, sample_id="b", source="didemo", windows_sec=windows[1:3])
+    charades = replace(SAMPLE, sample_id="c", source="charades_sta", windows_sec=windows)
+    answers = [Prediction(name, span_sec=(5.0, 10.0)) for name in "abc"]
+    scores = score_tasks([four, two, charades], answers, protocol="canon")["temporal"].columns
+    assert scores["mIoU"] == pytest.approx([2.5 / 3, 0.25, 1.0])
+    assert scores["mIoU"][0] == official_score([1, 1], [[1, 1], [1, 2], [4, 4], [1, 1]])
+    assert scores["R1@0.7"].tolist() == [1, 0, 1]
+    assert np.isnan(scores["mAP"]).tolist() == [True, True, False]
+    alone = score_tasks([four, two], answers[:2], protocol="canon")["temporal"].columns
+    assert list(alone) == ["mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "parse_rate"]
 
 
 def test_ranges_are_summarised_over_the_queries_that_have_one() -> None:
