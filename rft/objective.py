@@ -123,8 +123,10 @@ def pathwise_loss(
 
 
 def policy_metrics(logps_BL: Tensor, old_logps_BL: Tensor, entropies_BL: Tensor, mask_BL: Tensor) -> dict[str, float]:
-    """Disagreement of trainer and engine, and entropy, over the sampled tokens."""
+    """Disagreement of trainer and engine, and entropy, over the sampled tokens; nothing where there are none."""
     mask_BL = mask_BL.bool()
+    if not mask_BL.any():
+        return {}
     difference = (logps_BL - old_logps_BL).detach()[mask_BL].abs()
     return {
         "mismatch/mean": float(difference.mean()),

@@ -88,7 +88,8 @@ class GRPOTrainer:
         counts = step_counts(groups, self.config, self.learner.mean_over_ranks)
         for batch in self.micro_batches(step, samples, prompts, groups):
             metrics = self.accumulate(batch, counts)
-            check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
+            if "mismatch/mean" in metrics:  # there were tokens
+                check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
             for name, value in metrics.items():
                 collected[name].append(value)
         grad_norm = self.update()

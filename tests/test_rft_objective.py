@@ -160,3 +160,7 @@ def test_metrics_by_hand() -> None:
     assert metrics["mismatch/mean"] == pytest.approx(math.log(2) / 2)
     assert metrics["mismatch/max"] == pytest.approx(math.log(2))
     assert metrics["policy/entropy"] == 1.0
+
+
+def test_without_tokens_there_are_no_metrics_of_them() -> None:
+    assert policy_metrics(LOGPS, OLD, torch.ones_like(LOGPS), torch.zeros_like(MASK)) == {}
