@@ -14,7 +14,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -76,11 +76,15 @@ def end_with_status(predictions: Sequence[Prediction]) -> None:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Samples and their predictions, in the same order. wrong: to other samples' queries, None where not asked for."""
+    """Samples and their predictions, in the same order. wrong: to other samples' queries, None where not asked for.
+
+    rejected: one error for each annotation that was left out.
+    """
 
     samples: list[GroundingSample]
     right: list[Prediction]
     wrong: list[Prediction] | None
+    rejected: list[AnnotationError] = field(default_factory=list)
 
 
 def predict(config: EvaluationConfig, *, labelled: bool = True) -> Predicted:
@@ -90,11 +94,12 @@ def predict(config: EvaluationConfig, *, labelled: bool = True) -> Predicted:
     failure too. labelled: a sample without a true answer, which could not be scored, is an AnnotationError.
     Raises AnnotationError, CheckpointError, ConfigError, and PredictionError for a damaged file.
     """
-    from data.sources import load_samples
+    from data.sources import load_samples_and_rejected
 
     out = Path(config.out)
     # A video that is missing is a failed answer, not a sample fewer: the predictor looks at each when it asks.
-    samples = load_samples(config.data, config.split, probe=False, labelled=labelled)[: config.max_samples]
+    samples, rejected = load_samples_and_rejected(config.data, config.split, probe=False, labelled=labelled)
+    samples = samples[: config.max_samples]
     asked = {PREDICTIONS: samples}
     if config.wrong_query:
         asked[WRONG_QUERY_PREDICTIONS] = with_wrong_queries(samples, seed=config.seed)
@@ -103,7 +108,7 @@ def predict(config: EvaluationConfig, *, labelled: bool = True) -> Predicted:
     answered = _predict_files(config, asked)
     counts = count_failures(answered[PREDICTIONS])
     logger.info("%d samples, %d without an answer: %s", len(samples), sum(counts.values()), counts)
-    return Predicted(samples, answered[PREDICTIONS], answered.get(WRONG_QUERY_PREDICTIONS))
+    return Predicted(samples, answered[PREDICTIONS], answered.get(WRONG_QUERY_PREDICTIONS), rejected)
 
 
 def _predict_files(config: EvaluationConfig, asked: dict[str, list[GroundingSample]]) -> dict[str, list[Prediction]]:

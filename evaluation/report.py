@@ -7,13 +7,14 @@ from typing import Any
 from evaluation.benchmarks import TEMPORAL_COLUMNS, TUBE_COLUMNS, Published
 
 SHOWN_FAILURES = 20
+REJECTED = "Annotations left out"
 
 
 def markdown_report(result: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
     """result: what metrics.json holds (evaluation/score.py)."""
     parts = [f"Scores of {result['predictions']}"]
     if result["rejected"]:
-        parts.append(_listing("Annotations left out", result["rejected"]))
+        parts.append(listing(REJECTED, result["rejected"]))
     for task, summary in result["tasks"].items():
         title = f"{task}, protocol {result['protocol']}" if task == "stvg" else task
         parts.append(f"## {title}\n\n{_task_table(summary)}")
@@ -59,10 +60,11 @@ def _failures(failures: Mapping[str, str]) -> str:
     if not counts:
         return "No failures."
     total = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    return _listing(f"Failures, each counted as 0 ({total})", [f"{key}: {reason}" for key, reason in failures.items()])
+    return listing(f"Failures, each counted as 0 ({total})", [f"{key}: {reason}" for key, reason in failures.items()])
 
 
-def _listing(title: str, entries: Sequence[str]) -> str:
+def listing(title: str, entries: Sequence[str]) -> str:
+    """How many there are, and the first of them."""
     lines = [f"{title}: {len(entries)}", "", *(f"- {entry}" for entry in entries[:SHOWN_FAILURES])]
     rest = len(entries) - SHOWN_FAILURES
     return "\n".join([*lines, f"- and {rest} more, see metrics.json"] if rest > 0 else lines)

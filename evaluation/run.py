@@ -15,6 +15,7 @@ from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging
 from evaluation.predict import Predicted, count_failures, end_with_status, errors_explained, predict
 from evaluation.predictions import Prediction
+from evaluation.report import REJECTED, listing, markdown_report
 
 logger = logging.getLogger("evaluation.run")
 
@@ -42,6 +43,7 @@ def evaluate(config: EvaluationConfig, predicted: Predicted) -> dict[str, Any]:
         metrics["other_tasks"] = _other_tasks(others, **options)
     metrics["failures"] = {p.sample_id: p.failure for p in predicted.right if p.failure}
     metrics["num_failures"] = count_failures(predicted.right)
+    metrics["rejected"] = [str(error) for error in predicted.rejected]
     out = Path(config.out)
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_atomically(out / "report.md", report(metrics) + "\n")
@@ -53,7 +55,8 @@ def _split(predicted: Predicted, *, is_stvg: bool) -> Predicted:
         return [p for s, p in zip(predicted.samples, predictions, strict=True) if (s.task == "stvg") == is_stvg]
 
     samples = [sample for sample in predicted.samples if (sample.task == "stvg") == is_stvg]
-    return Predicted(samples, part(predicted.right), None if predicted.wrong is None else part(predicted.wrong))
+    wrong = None if predicted.wrong is None else part(predicted.wrong)
+    return Predicted(samples, part(predicted.right), wrong, predicted.rejected)
 
 
 def tube_metrics(predicted: Predicted, **options: int) -> dict[str, Any]:
@@ -86,7 +89,7 @@ def _other_tasks(predicted: Predicted, **options: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "predictions": "the other tasks",
         "protocol": "canon",
-        "rejected": [],
+        "rejected": [str(error) for error in predicted.rejected],
         "tasks": {task: summarize_task(scores, **options) for task, scores in right.items()},
     }
     if predicted.wrong is not None:
@@ -101,9 +104,9 @@ def report(metrics: Mapping[str, Any]) -> str:
     parts = [markdown_table(metrics)] if "right_query" in metrics else []
     counts = ", ".join(f"{count} {reason}" for reason, count in metrics["num_failures"].items())
     parts += [f"Without an answer, counted as 0: {counts}."] if counts else []
+    if metrics.get("rejected") and "other_tasks" not in metrics:
+        parts.append(listing(REJECTED, metrics["rejected"]))
     if "other_tasks" in metrics:
-        from evaluation.report import markdown_report
-
         parts.append(markdown_report(metrics["other_tasks"]).rstrip())
     return "\n\n".join(parts)
 

@@ -18,6 +18,7 @@ from data.types import GroundingSample
 from evaluation.predict import PREDICTIONS, predict, predict_all
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.predictor import Predictor
+from evaluation.run import evaluate, report
 
 NUM_SAMPLES, BATCH_SIZE = 7, 2
 
@@ -106,11 +107,16 @@ def test_killed_while_asking_again(
     assert (tmp_path / "p.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_the_command_tries_again(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_command_tries_again_and_lists_annotations_that_were_left_out(tiny: Tiny, tmp_path: Path) -> None:
     samples = split_in(tiny, tmp_path / "videos")[:3]
     write_samples(tmp_path / "test.jsonl", samples)
+    with (tmp_path / "test.jsonl").open("a") as stream:
+        stream.write('{"sample_id": "broken"}\n')
     data = DataConfig(
-        source=JsonlSource(root=str(tmp_path)), video=VideoConfig(timeout_sec=None), tasks=tiny.data.tasks
+        source=JsonlSource(root=str(tmp_path)),
+        bad_records="skip",
+        video=VideoConfig(timeout_sec=None),
+        tasks=tiny.data.tasks,
     )
     config = EvaluationConfig(
         checkpoint=str(tiny.folder), out=str(tmp_path / "out"), data=data, dtype="float32", batch_size=2,
@@ -121,3 +127,6 @@ def test_the_command_tries_again(tiny: Tiny, tmp_path: Path) -> None:
     assert not any(p.failure.startswith("video") for p in predict(config).right)
     whole = predict(config.model_copy(update={"out": str(tmp_path / "whole")}))
     assert whole.right == read_predictions(tmp_path / "out" / PREDICTIONS)
+    metrics = evaluate(config, whole)
+    assert len(metrics["rejected"]) == 1 and "test.jsonl, line 4, field" in metrics["rejected"][0]
+    assert "Annotations left out: 1\n\n- " in report(metrics)

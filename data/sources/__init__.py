@@ -58,6 +58,13 @@ def load_samples(config: DataConfig, split: str, *, probe: bool = True, labelled
     Raises AnnotationError when none is left, and for a record, or a video looked at so, that cannot be used unless
     `bad_records` is "skip".
     """
+    return load_samples_and_rejected(config, split, probe=probe, labelled=labelled)[0]
+
+
+def load_samples_and_rejected(
+    config: DataConfig, split: str, *, probe: bool = True, labelled: bool = True
+) -> tuple[list[GroundingSample], list[AnnotationError]]:
+    """`load_samples`, and one error for each record or video that was left out."""
     read = _read(config, split, READABLE if probe else SOURCES)
     if read.rejected:
         if config.bad_records == "error":
@@ -73,17 +80,20 @@ def load_samples(config: DataConfig, split: str, *, probe: bool = True, labelled
     unlabelled = [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]
     if unlabelled and labelled:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
-    return _probed(config, split, kept) if probe else kept
+    kept, unreadable = _probed(config, split, kept) if probe else (kept, [])
+    return kept, [*read.rejected, *unreadable]
 
 
-def _probed(config: DataConfig, split: str, samples: list[GroundingSample]) -> list[GroundingSample]:
-    """Samples annotated in seconds, on the clock of their videos."""
+def _probed(
+    config: DataConfig, split: str, samples: list[GroundingSample]
+) -> tuple[list[GroundingSample], list[AnnotationError]]:
+    """Samples annotated in seconds, on the clock of their videos, and an error for each that is left out."""
     probed, errors = probe_samples(samples)
     if errors:
         if config.bad_records == "error" or not probed:
             raise errors[0]
         logger.warning("%s: %d samples left out for their videos, first: %s", split, len(errors), errors[0])
-    return probed
+    return probed, errors
 
 
 def _with_count(read: Split) -> AnnotationError:
