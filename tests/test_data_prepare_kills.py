@@ -61,36 +61,54 @@ def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 def files_of(out: Path) -> dict[str, bytes]:
     """Every file by its path in the folder."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return {name: (out / name).read_bytes() for name in names_of(out)}
 
 
-def check_kills(published: Path, tmp_path: Path, *options: str, num_kills: int, seed: int) -> None:
-    """Kills the command alone: the processes that it started have to end by themselves.
+def names_of(out: Path) -> set[str]:
+    """Every file as its path in the folder, those that are being written too."""
+    return {str((Path(folder) / name).relative_to(out)) for folder, _, names in os.walk(out) for name in names}
 
-    Moments are drawn over the time that the uninterrupted run took, which a run that goes on may need less of.
-    """
-    began = time.monotonic()
+
+def kill_at_news(process: subprocess.Popen[bytes], out: Path, before: set[str], *, num_files: int) -> set[str] | None:
+    """Kills the command as soon as it has written that many files; the processes that it started have to end by
+    themselves. -> the new files, or None where the command finished first."""
+    news: set[str] = set()
+    while len(news) < num_files:
+        if process.poll() is not None:
+            return None
+        time.sleep(0.002)
+        news |= names_of(out) - before
+    process.send_signal(signal.SIGKILL)
+    return news if process.wait() == -signal.SIGKILL else None
+
+
+def check_kills(published: Path, tmp_path: Path, *options: str, num_kills: int, most_files: int, seed: int) -> None:
+    """Counts kills that hit a running command. One that finishes before is checked too, and the next is of a new folder."""
     finish(start(published, tmp_path / "whole", *options), tmp_path / "whole")
-    whole_sec = time.monotonic() - began
-    rng = random.Random(seed)
-    for _ in range(num_kills):
-        process = start(published, tmp_path / "killed", *options)
-        try:
-            process.wait(timeout=rng.uniform(0.2, 1.0) * whole_sec)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    finish(start(published, tmp_path / "killed", *options), tmp_path / "killed")
-    assert files_of(tmp_path / "killed" / "out") == files_of(tmp_path / "whole" / "out")
-    report = json.loads((tmp_path / "killed" / "out" / "report.json").read_text())
+    whole, folder = files_of(tmp_path / "whole" / "out"), tmp_path / "killed"
+    rng, hits = random.Random(seed), list[set[str]]()
+    while len(hits) < num_kills:
+        before = names_of(folder / "out")
+        process = start(published, folder, *options)
+        news = kill_at_news(process, folder / "out", before, num_files=rng.randint(1, most_files))
+        if news is None:
+            finish(process, folder)
+            assert files_of(folder / "out") == whole
+            shutil.rmtree(folder)
+        else:
+            hits.append(news)
+    finish(start(published, folder, *options), folder)
+    assert files_of(folder / "out") == whole
+    assert any(name.startswith(".partial/videos/train-") for news in hits for name in news)
+    report = json.loads(whole["report.json"])
     assert len(report["splits"]["train"]["videos"]["problems"]) == 2
 
 
 def test_killed_three_times(published: Path, tmp_path: Path) -> None:
-    check_kills(published, tmp_path, num_kills=3, seed=1)
+    check_kills(published, tmp_path, num_kills=3, most_files=3, seed=1)
 
 
 @pytest.mark.slow
 def test_killed_twenty_times(published: Path, tmp_path: Path) -> None:
-    """With every video decoded."""
-    check_kills(published, tmp_path, "--check-videos", num_kills=20, seed=2)
+    """With every video decoded; up to the last files that the command writes."""
+    check_kills(published, tmp_path, "--check-videos", num_kills=20, most_files=14, seed=2)
