@@ -81,6 +81,7 @@ def _request(parsed: argparse.Namespace) -> Request:
     if wrong := [split for split in parsed.splits or () if not split.replace("_", "").isalnum()]:
         raise ConfigError(f"--splits {wrong[0]!r}: expected letters, digits and _; write key=value before --splits")
     source = source_config(parsed.source, parsed.annotations, parsed.videos, parsed.overrides)
+    _check_folders(source)
     if parsed.check_videos and not knows_videos(source):
         raise ConfigError("--check-videos: expected --videos with the folder that they are in")
     if isinstance(source, SyntheticSource):
@@ -96,11 +97,22 @@ def _request(parsed: argparse.Namespace) -> Request:
     )
 
 
+def _check_folders(source: Config) -> None:
+    """Raises ConfigError for a folder that is not there: every video or track in it would be missing."""
+    if isinstance(source, SyntheticSource):  # its folder is made
+        return
+    for name in ("annotations", "root", "videos", "tracks"):
+        if (folder := getattr(source, name, "")) and not Path(folder).is_dir():
+            raise ConfigError(f"{name}: no such folder: {folder}")
+
+
 def source_config(name: str, annotations: str, videos: str | None, overrides: Sequence[str]) -> Config:
     """The config of a source from what was typed. Raises ConfigError with the nearest valid key."""
     schema = CONFIGS[name]
     tree: dict[str, Any] = {"annotations" if "annotations" in schema.model_fields else "root": annotations}
     if videos is not None:
+        if "videos" not in schema.model_fields:
+            raise ConfigError(f"--videos: not for {name}, whose annotations say where their videos are")
         tree["videos"] = videos
     for override in overrides:
         apply_override(tree, override)

@@ -223,8 +223,8 @@ def test_a_digest_is_of_annotation_files(tmp_path: Path, limit_bytes: int, kind:
         (["--source", "vidstg", "--annotations", "a"], "--out: expected a folder"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "layuot=stcat"], "unknown key 'layuot'; did you mean 'layout'"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "layout=mine"], "layout: Input should be"),
-        (["--source", "vidstg", "--annotations", "a", "--out", "x", "--check-videos"], "--check-videos: expected --videos"),
-        (["--source", "jsonl", "--annotations", "a", "--videos", "v", "--out", "x"], "unknown key 'videos'"),
+        (["--source", "vidstg", "--annotations", ".", "--out", "x", "--check-videos"], "--check-videos: expected --videos"),
+        (["--source", "jsonl", "--annotations", ".", "--videos", ".", "--out", "x"], "--videos: not for jsonl"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "--splits", "val", "layout=stcat"], "before --splits"),
     ],
 )  # fmt: skip
@@ -338,3 +338,20 @@ def test_vidstg_val_is_prepared(tmp_path: Path) -> None:
     assert (len(split["flags"]["duplicate"]), len(split["flags"]["record_touches_clip_end"])) == (239, 744)
     read = prepared.load(PreparedSource(root=str(tmp_path / "out")), "val")
     assert read.samples == vidstg.load(VidstgSource(annotations=annotations), "val").samples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--source", "vidstg", "--annotations", "nowhere"], "annotations: no such folder: nowhere"),
+        (["--source", "vidstg", "--annotations", ".", "--videos", "nowhere"], "videos: no such folder: nowhere"),
+        (["--source", "vidstg", "--annotations", ".", "tracks=nowhere"], "tracks: no such folder: nowhere"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_no_empty_one(
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--out", str(tmp_path / "out")])
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -99,6 +99,10 @@ def _prepare_split(folder: PreparedFolder, request: Request, split: str, pool: S
     samples, problems = settle(read.samples, found)
     folder.finish_split(split, samples, split_facts(read, found, problems))
     logger.info("%s: %d samples, %d records rejected", split, len(samples), len(read.rejected))
+    if read.rejected:
+        logger.warning("%s: first rejected: %s", split, read.rejected[0])
+    if problems:
+        logger.warning("%s: %d problems with videos, see %s", split, len(problems), folder.root / "report.md")
     return True
 
 

@@ -1,6 +1,7 @@
 """One annotation source per file: `load(config, split) -> Split`. To add one, add a file and a line."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,11 +78,22 @@ def load_samples_and_rejected(
     if not kept:
         tasks = sorted({sample.task for sample in read.samples})
         raise AnnotationError(origin, f"no sample of a task in {config.tasks}; its tasks are {tasks}")
+    if left_out := Counter(sample.task for sample in read.samples) - Counter(sample.task for sample in kept):
+        logger.info("%s: left out, since data.tasks has no weight for them: %s", split, dict(left_out))
+    _warn_without_boxes(kept, split)
     unlabelled = [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]
     if unlabelled and labelled:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
     kept, unreadable = _probed(config, split, kept) if probe else (kept, [])
     return kept, [*read.rejected, *unreadable]
+
+
+def _warn_without_boxes(samples: list[GroundingSample], split: str) -> None:
+    tubes = [sample for sample in samples if sample.task == "stvg" and sample.span is not None]
+    if tubes and not any(any(sample.boxes_xyxy_px or ()) for sample in tubes):
+        logger.warning(
+            "%s: none of %d stvg samples has a box, so boxes are neither trained nor scored", split, len(tubes)
+        )
 
 
 def _probed(
