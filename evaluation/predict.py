@@ -12,8 +12,8 @@ sample at all could be asked about, the process ends with status 3, after its re
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from configs.base import ConfigError
 from configs.checkpoints import PARTIAL, write_atomically
-from configs.command_line import config_from_command_line
+from configs.command_line import config_from_command_line, explained
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging, write_provenance
 from data.annotations import AnnotationError
@@ -57,14 +57,9 @@ def main() -> None:
     end_with_status(predicted.right)
 
 
-@contextmanager
-def errors_explained() -> Iterator[None]:
+def errors_explained() -> AbstractContextManager[None]:
     """What cannot be read ends the process with status 2 and the reason."""
-    try:
-        yield
-    except (AnnotationError, CheckpointError, ConfigError, PredictionError) as error:
-        logger.error("%s", error)
-        sys.exit(2)
+    return explained(AnnotationError, CheckpointError, PredictionError)
 
 
 def end_with_status(predictions: Sequence[Prediction]) -> None:
