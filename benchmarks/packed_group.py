@@ -15,10 +15,8 @@ sides, so what is compared is the LLM and the scoring. Prints
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.turns import median_seconds
 from configs.data import DataConfig
 from configs.model import BridgeConfig, ModelConfig
 from configs.sources import SyntheticSource
@@ -114,14 +113,7 @@ def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
     prompt_length = int(once.batch["prompt_length"][0])
     row_tokens = prompt_length + arguments.completion_tokens
     group_tokens = prompt_length + arguments.completions * arguments.completion_tokens
-    once(), each()
-    seconds: dict[str, list[float]] = {"once": [], "each": []}
-    for _ in range(arguments.repeats):
-        for name, run in (("once", once), ("each", each)):
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = median_seconds({"once": once, "each": each}, arguments.repeats)
     saved = {name: side.saved_bytes() for name, side in (("once", once), ("each", each), ("row", make(1, False)))}
     difference = once.gradients() - each.gradients()
     return {

@@ -9,14 +9,13 @@ backbone of the tests on one rendered video; both sides do the same work otherwi
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import time
 from typing import Any
 
 import torch
 
+from benchmarks.turns import median_seconds
 from configs.data import DataConfig
 from configs.model import BridgeConfig, ModelConfig
 from configs.sources import SyntheticSource
@@ -36,15 +35,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         once, each = build(folder, arguments.completions)
-        once(), each()
-        seconds: dict[str, list[float]] = {"once": [], "each": []}
-        for _ in range(arguments.repeats):
-            for name, run in (("once", once), ("each", each)):
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
+        medians = median_seconds({"once": once, "each": each}, arguments.repeats)
         difference = float((once() - each()).abs().max())
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "benchmark": "prompt_once",
         "completions": arguments.completions,

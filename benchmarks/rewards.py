@@ -12,9 +12,7 @@ import argparse
 import gc
 import json
 import re
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.turns import median_seconds
 from configs.rewards import RewardConfig
 from data.answers import Answer, ParseFailure, parse_answer
 from data.tubes import tube_batch
@@ -70,7 +69,7 @@ def measure(rollouts: int, frames: int, repeats: int) -> dict[str, Any]:
         "loop_parsing": lambda: [ANSWER.fullmatch(text) for text in texts],
         "loop_scoring": lambda: loop(matches),
     }
-    medians = {name: statistics.median(times) for name, times in time_in_turn(parts, repeats).items()}
+    medians = median_seconds(parts, repeats)
     mine, theirs = (medians[f"{side}_parsing"] + medians[f"{side}_scoring"] for side in ("ours", "loop"))
     return {
         "benchmark": "rewards",
@@ -83,18 +82,6 @@ def measure(rollouts: int, frames: int, repeats: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def time_in_turn(parts: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each part, all parts once before any comes again; the first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
-    for number in range(repeats + 1):
-        for name, run in parts.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def parse_all(samples: Sequence[GroundingSample], texts: Sequence[str]) -> list[Answer | ParseFailure]:
