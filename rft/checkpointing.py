@@ -64,8 +64,9 @@ def save_final(learner: Learner, folder: Path) -> None:
 
 def push_weights(learner: Learner, engine: EngineClient, *, version: int) -> None:
     """The MLLM's weights, adapters merged, to the engine under the names of a checkpoint; every rank must call."""
-    state = merged_state(learner.unwrapped, learner.gathered_state())
+    state = learner.gathered_state()
     if learner.accelerator.is_main_process:
+        state = merged_state(learner.unwrapped, state)
         mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
         engine.push(checkpoint_names(mllm, learner.unwrapped.mllm.config), version=version)
     learner.accelerator.wait_for_everyone()
