@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from configs.base import Config
 from configs.checkpoints import CheckpointConfig
+from configs.cluster import RayConfig
 from configs.data import DataConfig, FrameChoiceConfig
 from configs.lora import LoraConfig
 from configs.model import LossConfig
@@ -94,20 +95,6 @@ class ObjectiveConfig(Config):
                 f"must share one scale; got loss_type={self.loss_type}, scale_rewards={self.scale_rewards}"
             )
         return self
-
-
-class RayConfig(Config):
-    """The cluster: one node is started in the process unless `address` names a running one."""
-
-    address: str | None = None
-    """`auto` or host:port of a running cluster; None starts one on this machine."""
-    num_cpus: Annotated[int, Field(ge=1)] | None = None
-    """Logical CPUs of a cluster started here; None takes the machine's."""
-    num_workers: Annotated[int, Field(ge=1)] = 1
-    """Trainer ranks."""
-    use_gpu: bool = False
-    max_failures: Annotated[int, Field(ge=0)] = 0
-    """How often dead trainer ranks are started again, from the run's last checkpoint."""
 
 
 class ValidationConfig(Config):

@@ -16,15 +16,12 @@ from typing import Any
 
 from configs.base import ConfigError
 from configs.checkpoints import CheckpointStore
+from configs.cluster import cluster, run_ranks
 from configs.command_line import config_from_command_line, explained
-from configs.rft import RayConfig, RFTConfig
+from configs.rft import RFTConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
 
 logger = logging.getLogger("rft.train")
-
-# Ray's switch for machines that are no cluster, whatever its name says: every server binds to loopback alone. Ray reads
-# it when it is imported.
-LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def main() -> None:
@@ -53,30 +50,6 @@ def train(config: RFTConfig) -> None:
         launch(config)
 
 
-@contextlib.contextmanager
-def cluster(config: RayConfig) -> Any:
-    """A connection to a Ray cluster: the one at `address`, or one node started here and stopped at the end."""
-    environment = quiet_environment()
-    if config.address is None:
-        os.environ |= LOOPBACK_ONLY
-    import ray
-
-    if config.address is not None:
-        ray.init(address=config.address, runtime_env={"env_vars": environment}, log_to_driver=True)
-    else:
-        ray.init(
-            num_cpus=config.num_cpus or max(os.cpu_count() or 1, config.num_workers + 1),
-            include_dashboard=False,
-            runtime_env={"env_vars": environment},
-            logging_level=logging.WARNING,
-            logging_config=ray.LoggingConfig(encoding="TEXT", log_level="ERROR"),
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def launch(config: RFTConfig) -> None:
     """Engine and trainer ranks on the connected cluster."""
     import ray
@@ -85,27 +58,12 @@ def launch(config: RFTConfig) -> None:
 
     engine = start_engine(str(Path(config.checkpoint).resolve() / "mllm"), config)
     try:
-        # Imported while the engine starts: these take a few seconds.
-        from ray.train import FailureConfig, ScalingConfig
-        from ray.train import RunConfig as RayRunConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
-        trainer = TorchTrainer(
-            train_rank,
-            train_loop_config={
-                "config": config.model_dump(mode="json", exclude_unset=True),
-                "engine": engine,
-                "cwd": os.getcwd(),
-            },
-            torch_config=TorchConfig(backend="nccl" if config.ray.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=config.ray.num_workers, use_gpu=config.ray.use_gpu),
-            run_config=RayRunConfig(
-                name="ray",
-                storage_path=str(Path(config.run.out).resolve()),
-                failure_config=FailureConfig(max_failures=config.ray.max_failures),
-            ),
-        )
-        trainer.fit()
+        arguments = {
+            "config": config.model_dump(mode="json", exclude_unset=True),
+            "engine": engine,
+            "cwd": os.getcwd(),
+        }
+        run_ranks(train_rank, arguments, config.ray, out=config.run.out)
     finally:
         ray.kill(engine)
     logger.info("checkpoint: %s", Path(config.run.out) / "checkpoint")
