@@ -10,7 +10,7 @@ from configs.cluster import RayConfig
 from configs.data import DataConfig, FrameChoiceConfig
 from configs.lora import LoraConfig
 from configs.model import LossConfig
-from configs.optim import RFTOptimConfig
+from configs.optim import RFTOptimConfig, check_vision_rate
 from configs.rewards import RewardConfig
 from configs.run import RunConfig
 
@@ -139,6 +139,11 @@ class RFTConfig(Config):
             raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, give the others weight 0; got {tasks}")
         if self.data.batches != "mixed":
             raise ValueError(f"data.batches: GRPO has one task, expected mixed; got {self.data.batches}")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_vision(self) -> "RFTConfig":
+        check_vision_rate(self.optim, freeze_vision=self.freeze_vision)
         return self
 
     @model_validator(mode="after")

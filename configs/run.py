@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from configs.base import Config, ConfigError
+from configs.base import Config, ConfigError, parse_config
 from configs.checkpoints import write_atomically
 
 PACKAGES = ["torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "ray", "datasets", "decord", "av"]
@@ -100,12 +100,14 @@ def check_same_run(resolved: Config, out: str) -> None:
     """Raise ConfigError where the run folder holds another run: one whose config.yaml is not this config.
 
     How a run is logged may change; everything else may not, or the resumed run would be neither the one nor the other. A
-    run that got nowhere (a wrong path, say) holds its folder from nobody.
+    run that got nowhere (a wrong path, say) holds its folder from nobody. A key that the file lacks, since it was written
+    before there was such a key, has its default.
     """
     path = Path(out) / "config.yaml"
     if not path.exists() or not _got_anywhere(Path(out)):
         return
-    ours, theirs = _flat(resolved.model_dump(mode="json")), _flat(yaml.safe_load(path.read_text()))
+    earlier = parse_config(type(resolved), yaml.safe_load(path.read_text()), origin=str(path))
+    ours, theirs = (_flat(config.model_dump(mode="json")) for config in (resolved, earlier))
     differing = sorted(
         key for key in ours.keys() | theirs.keys() if key not in MAY_CHANGE and ours.get(key) != theirs.get(key)
     )

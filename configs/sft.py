@@ -8,7 +8,7 @@ from configs.base import Config
 from configs.checkpoints import CheckpointConfig
 from configs.data import AnnotationErrorConfig, DataConfig, ExposureConfig, FrameChoiceConfig
 from configs.model import LossConfig, ModelConfig
-from configs.optim import OptimConfig
+from configs.optim import OptimConfig, check_vision_rate
 from configs.run import RunConfig
 
 
@@ -42,6 +42,11 @@ class SFTConfig(Config):
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 0
     deepspeed: str | None = None
     """Path of a DeepSpeed JSON, for example configs/deepspeed/zero2.json."""
+
+    @model_validator(mode="after")
+    def _trained_vision(self) -> "SFTConfig":
+        check_vision_rate(self.optim, freeze_vision=self.model.freeze_vision)
+        return self
 
     @model_validator(mode="after")
     def _whole_intervals(self) -> "SFTConfig":

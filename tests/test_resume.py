@@ -1,6 +1,7 @@
 """Runs that are killed at any moment and started again end as if nothing had happened."""
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_another_config_in_the_same_folder_is_refused(sft_run: Path) -> None:
     with pytest.raises(ConfigError, match=r"optim.weight_decay: 0.01 -> 0.5.*another run.out"):
         check_same_run(other, other.run.out)
     check_same_run(load_config(SFTConfig, path, ["run.wandb=offline"]), other.run.out)
+
+
+def test_a_key_that_is_newer_than_the_folder_has_its_default(sft_run: Path, tmp_path: Path) -> None:
+    """The folder of an earlier version goes on; where the new key is set, it is refused."""
+    out = shutil.copytree(sft_run, tmp_path / "run")
+    tree = yaml.safe_load((out / "config.yaml").read_text())
+    del tree["optim"]["vision_learning_rate"], tree["optim"]["weight_decay"]
+    write_config(out, "config.yaml", tree)
+    check_same_run(load_config(SFTConfig, sft_run / "config.yaml"), str(out))
+    other = load_config(SFTConfig, sft_run / "config.yaml", ["optim.weight_decay=0.5"])
+    with pytest.raises(ConfigError, match=r"optim.weight_decay: 0.01 -> 0.5"):
+        check_same_run(other, str(out))
 
 
 def write(folder: Path, text: str = "x") -> Path:
