@@ -334,9 +334,14 @@ def checkpoint_names(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]
     return {name: tensor for name, tensor in state.items() if name not in tied}
 
 
+def vision_tower(mllm: Qwen3VLForConditionalGeneration) -> nn.Module:
+    """The tower and its mergers."""
+    return mllm.model.visual
+
+
 def freeze_vision_tower(mllm: Qwen3VLForConditionalGeneration) -> None:
     """No gradient for the tower and its mergers."""
-    mllm.model.visual.requires_grad_(False)
+    vision_tower(mllm).requires_grad_(False)
 
 
 def decoder_layers(mllm: Qwen3VLForConditionalGeneration) -> nn.ModuleList:

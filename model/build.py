@@ -10,7 +10,7 @@ from configs.checkpoints import CheckpointError
 from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
 from configs.optim import OptimConfig
-from model.backbone import freeze_vision_tower, load_mllm, load_processor
+from model.backbone import freeze_vision_tower, load_mllm, load_processor, vision_tower
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
 from model.lora import add_lora, merged_state, save_adapters
 
@@ -108,16 +108,19 @@ def save_checkpoint(
 
 
 def make_optimizer(model: GroundingModel, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW on the trainable parameters: a learning rate for the MLLM and one for what is trained from scratch."""
+    """AdamW on the trainable parameters: a learning rate for the LLM, for the vision tower and for the grounder."""
     groups = _parameter_groups(model, optim)
     return torch.optim.AdamW(groups, betas=(0.9, optim.adam_beta2), weight_decay=optim.weight_decay)
 
 
 def _parameter_groups(model: GroundingModel, optim: OptimConfig) -> list[dict]:
+    has_vision_rate = optim.vision_learning_rate is not None
+    vision = {id(parameter) for parameter in vision_tower(model.mllm).parameters()} if has_vision_rate else set()
     grounder = {id(parameter) for parameter in model.grounder.parameters()}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if id(p) not in grounder], "lr": optim.learning_rate},
+        {"params": [p for p in trainable if id(p) not in grounder | vision], "lr": optim.learning_rate},
+        {"params": [p for p in trainable if id(p) in vision], "lr": optim.vision_learning_rate},
         {"params": [p for p in trainable if id(p) in grounder], "lr": optim.grounder_learning_rate},
     ]
     return [group for group in groups if group["params"]]
