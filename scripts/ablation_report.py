@@ -1,0 +1,188 @@
+"""The report of an ablation, from the cells that have finished: tables, a figure, and what follows.
+
+    python -m scripts.ablation_report --configs configs/ablation --out outputs/ablation --results docs/results/bridge_ablation
+
+A difference to the default is paired by sentence, and its bootstrap interval is over sentences. Of several seeds each
+sentence's scores are averaged first; how far the seeds differ is shown beside it, and decides too (`effects`).
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors import safe_open
+
+from configs.checkpoints import write_atomically
+from configs.command_line import explained
+from configs.run import read_metrics, setup_logging
+from data.sources.jsonl import read_samples
+from evaluation.metrics import Scores, paired_difference, score, summarize
+from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
+from evaluation.predictions import read_predictions
+from scripts.ablation_cells import DEFAULT, Cell, load_cells, trained_folder
+from scripts.ablation_figure import draw_differences
+from scripts.ablation_text import markdown
+from scripts.demo_summary import COLUMNS, HELD_OUT, run_record
+
+BOOTSTRAP: dict[str, int] = {"num_resamples": 2000, "seed": 0}
+JUDGED = ("m_tIoU", "m_vIoU")
+"""What a verdict is about."""
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One cell with one seed: scores of the held-out sentences, right and wrong, and what it took.
+
+    parameters: of the grounder. minutes: of the training's steps.
+    """
+
+    right: Scores
+    wrong: Scores
+    parameters: int
+    minutes: float
+
+
+Runs = Mapping[str, Mapping[int, CellRun]]
+"""Cell -> seed -> run."""
+Entry = dict[str, Any]
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"))
+    parser.add_argument("--results", type=Path, required=True, help="path without its ending")
+    arguments = parser.parse_args()
+    setup_logging()
+    with explained():
+        cells = load_cells(arguments.configs)
+    publish(cells, arguments.out, arguments.results, module="scripts.ablation_report")
+
+
+def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str) -> None:
+    """{results}.json, {results}.md and {results}.png."""
+    entries = summarize_cells(cells, read_runs(cells, out))
+    noise = seed_std(entries)
+    for entry in entries.values():
+        entry["effects"] = effects(entry, noise)
+    record = run_record(module, [out, *sorted(out.glob("cells/*/*"))]) | {
+        "num_videos": len({sample.video_path for sample in _held_out(out)}),
+        "seed_std": noise,
+        "missing": [name for name in cells if name not in entries],
+        "default_config": yaml.safe_load(next(out.glob(f"cells/{DEFAULT}/*/train/config.yaml")).read_text()),
+        "cells": entries,
+    }
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    write_atomically(results.with_suffix(".md"), markdown(record, picture=f"{results.name}.png"))
+    draw_differences(entries, results.with_suffix(".png"))
+
+
+def read_runs(cells: Mapping[str, Cell], out: Path) -> Runs:
+    """The runs that have been evaluated, cells in the order of the table."""
+    samples = _held_out(out)
+    runs: dict[str, dict[int, CellRun]] = {}
+    for name, cell in cells.items():
+        for path in sorted(out.glob(f"cells/{name}/seed*/eval/metrics.json")):
+            seed = int(path.parent.parent.name.removeprefix("seed"))
+            right, wrong = (score(samples, read_predictions(path.parent / file)) for file in _FILES)
+            trained = trained_folder(out, name, cell, seed) / "train"
+            run = CellRun(right, wrong, _grounder_parameters(trained), _minutes(trained))
+            runs.setdefault(name, {})[seed] = run
+    return runs
+
+
+_FILES = (PREDICTIONS, WRONG_QUERY_PREDICTIONS)
+
+
+def _held_out(out: Path) -> list[Any]:
+    return [sample for sample in read_samples(out / "videos" / HELD_OUT) if sample.task == "stvg"]
+
+
+def _grounder_parameters(trained: Path) -> int:
+    with safe_open(trained / "checkpoint" / "grounder.safetensors", framework="numpy") as file:
+        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+
+
+def _minutes(trained: Path) -> float:
+    """From the first logged step to the last."""
+    times = [row["time"] for row in read_metrics(trained / "metrics.jsonl")]
+    return round((times[-1] - times[0]) / 60, 2)
+
+
+def summarize_cells(cells: Mapping[str, Cell], runs: Runs) -> dict[str, Entry]:
+    """Of each cell that has runs: its changes, values, right - wrong, and the paired difference to the default."""
+    entries = {name: _entry(cells[name], of_seed) for name, of_seed in runs.items()}
+    for name, of_seed in runs.items():
+        shared = sorted(of_seed.keys() & runs.get(DEFAULT, {}).keys())
+        if name != DEFAULT and shared:
+            entries[name]["minus_default"] = minus_default(
+                [of_seed[seed].right for seed in shared], [runs[DEFAULT][seed].right for seed in shared]
+            )
+    return entries
+
+
+def _entry(cell: Cell, runs: Mapping[int, CellRun]) -> Entry:
+    right, wrong = mean_scores([r.right for r in runs.values()]), mean_scores([r.wrong for r in runs.values()])
+    return cell.model_dump() | {
+        "seeds": list(runs),
+        "parameters": next(iter(runs.values())).parameters,
+        "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
+        "values": summarize(right, **BOOTSTRAP),
+        "right_minus_wrong": paired_difference(right, wrong, **BOOTSTRAP),
+        "by_seed": {column: [float(run.right.columns()[column].mean()) for run in runs.values()] for column in COLUMNS},
+    }
+
+
+def mean_scores(runs: Sequence[Scores]) -> Scores:
+    """Of each sentence the mean over seeds."""
+    parts = ([run.tiou, run.viou, run.gt_viou, run.parsed] for run in runs)
+    return Scores(*(np.mean(column, axis=0) for column in zip(*parts, strict=True)))
+
+
+def minus_default(ours: Sequence[Scores], defaults: Sequence[Scores]) -> Entry:
+    """{column: {"mean", "ci95", "by_seed"}}; both in the order of the same seeds."""
+    difference = paired_difference(mean_scores(ours), mean_scores(defaults), **BOOTSTRAP)
+    pairs = [(o.columns(), d.columns()) for o, d in zip(ours, defaults, strict=True)]
+    return {
+        column: {**difference[column], "by_seed": [float(o[column].mean() - d[column].mean()) for o, d in pairs]}
+        for column in COLUMNS
+    }
+
+
+def seed_std(entries: Mapping[str, Entry]) -> dict[str, float] | None:
+    """Standard deviation of a run's score between seeds, pooled over the cells that have several; None without any.
+
+    Cells that share the default's training would count it twice, and are left out.
+    """
+    several = [entry for name, entry in entries.items()
+               if len(entry["seeds"]) > 1 and (name == DEFAULT or entry["train"])]  # fmt: skip
+    if not several:
+        return None
+    return {c: float(np.sqrt(np.mean([np.var(e["by_seed"][c], ddof=1) for e in several]))) for c in COLUMNS}
+
+
+def effects(entry: Entry, noise: Mapping[str, float] | None) -> dict[str, str]:
+    """For each judged column `lower`, `higher` or `none seen`; {} for the default.
+
+    Seen is what lies outside of both: its interval over sentences excludes 0, and it is more than twice the standard
+    deviation of a difference of as many independent trainings. Cells on the default's checkpoint have no such noise.
+    """
+    found = {}
+    for column in JUDGED if "minus_default" in entry else ():
+        difference = entry["minus_default"][column]
+        low, high = difference["ci95"]
+        std = noise[column] if noise is not None and entry["train"] else 0.0
+        is_seen = low * high > 0 and abs(difference["mean"]) > 2 * std * (2 / len(difference["by_seed"])) ** 0.5
+        found[column] = ("higher" if difference["mean"] > 0 else "lower") if is_seen else "none seen"
+    return found
+
+
+if __name__ == "__main__":
+    main()
