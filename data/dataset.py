@@ -106,10 +106,16 @@ class SupervisedRows:
         self.samples, self.order, self.encoder = samples, order, encoder
         self.frames, self.exposure, self.max_error_sec, self.seed = frames, exposure, max_error_sec, seed
 
-    def as_dataset(self) -> datasets.Dataset:
-        """A `datasets.Dataset` of positions (TRL takes nothing else) that makes {"row": TrainingRow} on access."""
-        positions = datasets.Dataset.from_dict({"position": list(range(len(self.order)))})
-        return positions.with_transform(lambda batch: {"row": [self.row(i) for i in batch["position"]]})
+    def as_dataset(self, together: Sequence[np.ndarray] | None = None) -> datasets.Dataset:
+        """A `datasets.Dataset` (TRL takes nothing else) that makes {"rows": [TrainingRow, ...]} on access.
+
+        together: positions of the rows of each item; None: one row each, in their order.
+        """
+        items = np.arange(len(self.order))[:, None] if together is None else together
+        positions = datasets.Dataset.from_dict({"positions": [item.tolist() for item in items]})
+        return positions.with_transform(
+            lambda batch: {"rows": [[self.row(i) for i in item] for item in batch["positions"]]}
+        )
 
     def row(self, position: int) -> TrainingRow:
         """Read, encode and choose frames for one position. Raises VideoDecodeError."""
@@ -164,8 +170,8 @@ class SupervisedCollator:
     def __init__(self, *, num_queries: int, pad_id: int, temporal_patch_size: int) -> None:
         self.num_queries, self.pad_id, self.temporal_patch_size = num_queries, pad_id, temporal_patch_size
 
-    def __call__(self, items: list[dict[str, TrainingRow]]) -> Batch:
-        rows = [item["row"] for item in items]
+    def __call__(self, items: list[dict[str, list[TrainingRow]]]) -> Batch:
+        rows = [row for item in items for row in item["rows"]]
         prompts = [row.prompt for row in rows]
         frames = [row.frames.tolist() for row in rows]
         inputs = collate_inputs(
