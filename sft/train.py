@@ -69,6 +69,8 @@ def make_trainer(
 
     set_seed(config.run.seed)
     arguments = training_arguments(config)
+    if config.deepspeed is not None:
+        _tell_deepspeed_of_ranks()
     model, processor = start_model(config.model, config.data, checkpoint=config.checkpoint, resumed=resumed)
     encoder = PromptEncoder(processor, config.data)
     collator = SupervisedCollator(
@@ -79,7 +81,7 @@ def make_trainer(
     trainer = GroundingSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=training_rows(config, encoder, world_size=arguments.world_size).as_dataset(),
+        train_dataset=training_dataset(config, encoder, world_size=arguments.world_size),
         eval_dataset=None if config.validation.every_steps is None else validation_rows(config, encoder).as_dataset(),
         data_collator=collator,
         processing_class=processor,
@@ -89,6 +91,30 @@ def make_trainer(
         store=store,
     )
     return trainer, processor
+
+
+def training_dataset(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
+    """The rows of the run; with micro_batches=by_length an item is a whole micro-batch."""
+    from data.batching import balanced, prompt_lengths
+
+    rows = training_rows(config, encoder, world_size=world_size)
+    if config.micro_batches == "as_drawn":
+        return rows.as_dataset()
+    lengths = prompt_lengths(rows.samples, rows.order, encoder.budget)
+    micro_batches = balanced(
+        lengths,
+        rows=config.per_device_train_batch_size,
+        ranks=world_size,
+        accumulation=config.gradient_accumulation_steps,
+    )
+    return rows.as_dataset(micro_batches)
+
+
+def _tell_deepspeed_of_ranks() -> None:
+    """ZeRO-3 divides the weights while they are read, when DeepSpeed has not yet looked how many ranks there are."""
+    import deepspeed
+
+    deepspeed.init_distributed()
 
 
 def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
@@ -140,7 +166,7 @@ def training_arguments(config: SFTConfig) -> Any:
     return TRLConfig(
         output_dir=str(Path(config.run.out) / "checkpoints" / ".partial-trainer"),
         max_steps=config.max_steps,
-        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_train_batch_size=1 if config.micro_batches == "by_length" else config.per_device_train_batch_size,
         per_device_eval_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.optim.learning_rate,
