@@ -8,6 +8,17 @@ from configs.base import Config
 from configs.data import DataConfig
 
 
+class AnsweringConfig(Config):
+    """How the boxes' decoder takes part in the answered interval of an stvg sample; by default it does not."""
+
+    margin_sec: Annotated[float, Field(ge=0)] = 0.0
+    """The decoder also looks at sampled frames up to so far outside of the text's interval. By itself that moves
+    the boxes at the interval's ends alone, which then lie between two boxes; with `presence_trim` the interval may grow."""
+    presence_trim: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A probability: the interval becomes the longest run of looked-at frames in which the decoder believes the target to
+    be present at least so much. Where no frame is, the text's interval stays, and is counted. None: the text's."""
+
+
 class EvaluationConfig(Config):
     """`python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/demo/sft/checkpoint`.
 
@@ -29,6 +40,7 @@ class EvaluationConfig(Config):
     max_completion_length: Annotated[int, Field(ge=4)] = 32
     max_model_len: Annotated[int, Field(ge=64)] = 8192
     """Of the vLLM engine; a prompt that leaves no room for `max_completion_length` is a failure, and counted."""
+    answering: AnsweringConfig = AnsweringConfig()
     wrong_query: bool = True
     """Also answer each video with the query of another sample of its task."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"

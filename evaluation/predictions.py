@@ -2,7 +2,7 @@
 
     {"sample_id": "v0001-0", "query": "the red circle", "text": "<time> 1.5 - 5.0 </time>", "failure": "",
      "span": [12, 40], "boxes": {"12": [3.0, 4.0, 20.0, 21.0], "16": [...]}, "boxes_in_true_span": {...},
-     "task": "stvg", "span_sec": [1.5, 5.0], "choice": null}
+     "task": "stvg", "span_sec": [1.5, 5.0], "choice": null, "windows_sec": [], "trim": "off"}
 
 Only `sample_id` is required: a file of another system's answers can be scored too.
 """
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -50,6 +50,8 @@ class Prediction:
     sample, at its one frame. boxes_in_true_span: for the gt-conditioned metric only. span_sec: the interval in seconds of the clip
     as it was written, neither rounded to frames nor cut at the clip's end. choice: the letter of a qa answer.
     windows_sec: several answers to a temporal sample as (start, end, score), for mAP; read from other systems' files.
+    trim: what the presence of the target made of the text's interval, which is `span_sec`, in `span`
+    (model/presence_trim.py; configs/evaluation.py: `answering`).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -65,6 +67,7 @@ class Prediction:
     span_sec: tuple[float, float] | None = None
     choice: str | None = None
     windows_sec: tuple[tuple[float, float, float], ...] = ()
+    trim: Literal["off", "kept", "moved", "absent"] = "off"
 
 
 _LINE = TypeAdapter(Prediction)

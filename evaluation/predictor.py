@@ -2,8 +2,9 @@
 
 Two passes: the MLLM writes the answer (transformers or vLLM, greedy), then one forward with the bridging queries after
 it gives boxes at the sampled frames of the predicted interval; where it has none, the box of the nearest one, written at
-the end of the interval that is next to it. For the gt-conditioned metric alone, boxes at the frames of the
-true interval are decoded too; nothing else sees them.
+the end of the interval that is next to it. What a margin and the presence of the target change is in
+model/answering.py. For the gt-conditioned metric alone, boxes at the frames of the true interval are decoded too;
+nothing else sees them.
 
 A sample whose video cannot be read, or whose prompt is too long, gets a prediction that says so and has no answer.
 """
@@ -16,20 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from configs.evaluation import EvaluationConfig
-from data.answers import Answer, Choice, InBox, ParseFailure, SpanSec, parse_answer
+from configs.evaluation import AnsweringConfig, EvaluationConfig
+from data.answers import Answer, Choice, ParseFailure, SpanSec, parse_answer
 from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
 from data.probing import on_clock_of, probe_video
 from data.token_budget import PromptError
-from data.tubes import answer_frames, span_frames
-from data.types import BoxPx, FrameSpan, GroundingSample
+from data.tubes import span_frames
+from data.types import BoxPx, GroundingSample
 from data.video import VideoDecodeError
 from evaluation.predictions import PROMPT_FAILURE, VIDEO_FAILURE, Prediction
-from model.answering import decode_boxes
+from model.answering import Tube, answered_tube, decode_frames, frames_to_look_at
 from model.backbone import generate
 from model.build import as_trained, load_checkpoint
 from model.grounding_model import MLLM_FOLDER, GroundingModel
@@ -55,7 +55,7 @@ class Unasked:
 class Predictor:
     """Answers batches of samples with one model.
 
-    max_prompt_tokens: a longer prompt is not asked; None asks any.
+    max_prompt_tokens: a longer prompt is not asked; None asks any. answering: None is its defaults.
     """
 
     def __init__(
@@ -65,9 +65,11 @@ class Predictor:
         generate: Generate,
         *,
         max_prompt_tokens: int | None = None,
+        answering: AnsweringConfig | None = None,
     ) -> None:
         self.model, self.encoder, self.generate = model, encoder, generate
         self.max_prompt_tokens = max_prompt_tokens
+        self.answering = answering or AnsweringConfig()
 
     def __call__(self, samples: Sequence[GroundingSample]) -> list[Prediction]:
         """One prediction for each sample."""
@@ -105,32 +107,18 @@ class Predictor:
         completions = self.generate(prompts)
         texts = [completion_text(self.encoder.processor, ids) for ids in completions]
         answers = [parse_answer(sample, text) for sample, text in zip(samples, texts, strict=True)]
-        asked = [_answered_frames(*row) for row in zip(samples, prompts, answers, strict=True)]
+        margin_sec, presence_trim = self.answering.margin_sec, self.answering.presence_trim
+        asked = [frames_to_look_at(*row, margin_sec=margin_sec) for row in zip(samples, prompts, answers, strict=True)]
         true = [_true_frames(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)]
         frames = [np.union1d(a, b) for a, b in zip(asked, true, strict=True)]
-        boxes_of_row = self._boxes(prompts, completions, frames)
-        return [
-            _prediction(sample, prompt, text, answer, [frames[b], asked[b], true[b]], boxes_of_row[b])
-            for b, (sample, prompt, text, answer) in enumerate(zip(samples, prompts, texts, answers, strict=True))
-        ]
-
-    def _boxes(
-        self, prompts: list[EncodedPrompt], completions: list[list[int]], frames: list[np.ndarray]
-    ) -> list[Tensor]:
-        """Boxes xyxy in [0, 1] of each row's frames, [F, 4]; rows without frames do not go through the model."""
-        rows = [b for b, chosen in enumerate(frames) if len(chosen)]
-        boxes_of_row = [torch.empty(0, 4) for _ in frames]
-        if rows:
-            boxes_RF4 = decode_boxes(
-                self.model,
-                [prompts[b] for b in rows],
-                [completions[b] for b in rows],
-                [frames[b].tolist() for b in rows],
-                pad_id=self.encoder.processor.tokenizer.pad_token_id,
-            )
-            for b, boxes_F4 in zip(rows, boxes_RF4, strict=True):
-                boxes_of_row[b] = boxes_F4
-        return boxes_of_row
+        pad_id = self.encoder.processor.tokenizer.pad_token_id
+        seen = decode_frames(self.model, samples, prompts, completions, frames, pad_id=pad_id)
+        predictions = []
+        for b, (sample, prompt, text, answer) in enumerate(zip(samples, prompts, texts, answers, strict=True)):
+            of_answer, of_truth = seen[b].at(asked[b]), seen[b].at(true[b])
+            tube = answered_tube(sample, prompt, answer, of_answer, margin_sec=margin_sec, presence_trim=presence_trim)
+            predictions.append(_prediction(sample, text, answer, tube, of_truth.boxes_by_frame(prompt)))
+        return predictions
 
 
 def _on_clock_of_its_video(sample: GroundingSample) -> GroundingSample:
@@ -142,15 +130,6 @@ def _on_clock_of_its_video(sample: GroundingSample) -> GroundingSample:
 _probe_video = lru_cache(maxsize=64)(probe_video)
 
 
-def _answered_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure) -> np.ndarray:
-    """Positions of the sampled frames that the answer has boxes at."""
-    if isinstance(answer, InBox):
-        return np.arange(len(prompt.clip.frame_idx_T))
-    if sample.task != "stvg":
-        return np.empty(0, dtype=np.int64)
-    return answer_frames(sample, prompt, answer)
-
-
 def _true_frames(sample: GroundingSample, prompt: EncodedPrompt) -> np.ndarray:
     if sample.span is None or sample.task not in ("stvg", "rec"):
         return np.empty(0, dtype=np.int64)
@@ -158,38 +137,21 @@ def _true_frames(sample: GroundingSample, prompt: EncodedPrompt) -> np.ndarray:
 
 
 def _prediction(
-    sample: GroundingSample,
-    prompt: EncodedPrompt,
-    text: str,
-    answer: Answer | ParseFailure,
-    positions: list[np.ndarray],
-    boxes_F4: Tensor,
+    sample: GroundingSample, text: str, answer: Answer | ParseFailure, tube: Tube, in_true_span: dict[int, BoxPx]
 ) -> Prediction:
-    decoded, asked, true = positions
-    scale = boxes_F4.new_tensor([sample.width, sample.height, sample.width, sample.height])
-    boxes_px = {int(prompt.clip.frame_idx_T[t]): _as_box(boxes_F4[f] * scale) for f, t in enumerate(decoded.tolist())}
-    span = span_frames(sample, answer)
-
-    def at(positions: np.ndarray) -> dict[int, BoxPx]:
-        return {int(frame): boxes_px[int(frame)] for frame in prompt.clip.frame_idx_T[positions]}
-
     return Prediction(
         sample_id=sample.sample_id,
         query=sample.query,
         text=text,
         failure=_failure(sample, answer),
-        span=None if span is None else (span.start, span.end),
-        boxes=_into_span(at(asked), span),
-        boxes_in_true_span=at(true),
+        span=None if tube.span is None else (tube.span.start, tube.span.end),
+        boxes=_rounded(tube.boxes_xyxy_px),
+        boxes_in_true_span=_rounded(in_true_span),
         task=sample.task,
         span_sec=(answer.start_sec, answer.end_sec) if isinstance(answer, SpanSec) else None,
         choice=answer.letter if isinstance(answer, Choice) else None,
+        trim=tube.trim,
     )
-
-
-def _into_span(boxes: dict[int, BoxPx], span: FrameSpan | None) -> dict[int, BoxPx]:
-    """The one box of a span between two sampled frames (frames_in_span), at a frame inside, as others would not count."""
-    return boxes if span is None else {min(max(frame, span.start), span.end - 1): box for frame, box in boxes.items()}
 
 
 def _failure(sample: GroundingSample, answer: Answer | ParseFailure) -> str:
@@ -202,9 +164,12 @@ def _failure(sample: GroundingSample, answer: Answer | ParseFailure) -> str:
     return ""
 
 
-def _as_box(box_4: Tensor) -> BoxPx:
-    left, top, right, bottom = (round(float(value), 6) for value in box_4)
-    return left, top, right, bottom
+def _rounded(boxes: dict[int, BoxPx]) -> dict[int, BoxPx]:
+    """To a millionth of a pixel."""
+    return {
+        frame: (round(left, 6), round(top, 6), round(right, 6), round(bottom, 6))
+        for frame, (left, top, right, bottom) in boxes.items()
+    }
 
 
 def make_predictor(config: EvaluationConfig) -> Predictor:
@@ -215,9 +180,10 @@ def make_predictor(config: EvaluationConfig) -> Predictor:
     encoder = PromptEncoder(processor, as_trained(config.data, model.config))
     if config.engine == "vllm":
         longest = config.max_model_len - config.max_completion_length
-        return Predictor(model, encoder, _vllm_generate(config, model, processor), max_prompt_tokens=longest)
+        generate = _vllm_generate(config, model, processor)
+        return Predictor(model, encoder, generate, max_prompt_tokens=longest, answering=config.answering)
     generate = transformers_generate(model, processor, max_completion_length=config.max_completion_length)
-    return Predictor(model, encoder, generate)
+    return Predictor(model, encoder, generate, answering=config.answering)
 
 
 def transformers_generate(

@@ -5,7 +5,8 @@ python -m evaluation.run --config configs/demo/evaluate.yaml checkpoint=outputs/
 
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,19 @@ def evaluate(config: EvaluationConfig, predicted: Predicted) -> dict[str, Any]:
         metrics["other_tasks"] = _other_tasks(others, **options)
     metrics["failures"] = {p.sample_id: p.failure for p in predicted.right if p.failure}
     metrics["num_failures"] = count_failures(predicted.right)
+    if trims := count_trims(predicted.right):
+        metrics["presence_trim"] = trims
     metrics["rejected"] = [str(error) for error in predicted.rejected]
     out = Path(config.out)
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_atomically(out / "report.md", report(metrics) + "\n")
     return metrics
+
+
+def count_trims(predictions: Sequence[Prediction]) -> dict[str, int]:
+    """What became of the text's intervals, where the presence of the target was asked (model/presence_trim.py)."""
+    counts = Counter(prediction.trim for prediction in predictions)
+    return {trim: counts[trim] for trim in ("kept", "moved", "absent")} if counts.keys() - {"off"} else {}
 
 
 def _split(predicted: Predicted, *, is_stvg: bool) -> Predicted:
@@ -104,6 +113,12 @@ def report(metrics: Mapping[str, Any]) -> str:
     parts = [markdown_table(metrics)] if "right_query" in metrics else []
     counts = ", ".join(f"{count} {reason}" for reason, count in metrics["num_failures"].items())
     parts += [f"Without an answer, counted as 0: {counts}."] if counts else []
+    if "presence_trim" in metrics:
+        kept, moved, absent = (metrics["presence_trim"][trim] for trim in ("kept", "moved", "absent"))
+        parts.append(
+            f"Intervals by the presence of the target: {moved} moved, {kept} as the text has them, "
+            f"{absent} too since the target was seen in no frame."
+        )
     if metrics.get("rejected") and "other_tasks" not in metrics:
         parts.append(listing(REJECTED, metrics["rejected"]))
     if "other_tasks" in metrics:

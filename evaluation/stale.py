@@ -25,6 +25,7 @@ SETTINGS = {
     "max_samples",
     "batch_size",
     "engine",
+    "answering",
     "max_completion_length",
     "max_model_len",
     "dtype",

@@ -1,29 +1,70 @@
-"""From frames and a sentence to an interval and boxes: the whole path of one question, without an annotation."""
+"""From frames and a sentence to an interval and boxes: the whole path of one question, without an annotation.
 
-from collections.abc import Sequence
+`ground` asks one question; evaluation/predictor.py asks many by the same functions. Two switches: the decoder may look
+at frames beside the text's interval too (`margin_sec`), and the interval may follow what it sees (`presence_trim`).
+
+Shapes: B rows, F frames that the decoder looks at.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.answers import parse_span
+from data.answers import Answer, InBox, ParseFailure, parse_span
 from data.collate import collate_inputs
 from data.encoding import EncodedPrompt, completion_text, encode_prompt, text_ids
+from data.frame_sampling import frames_in_span
 from data.geometry import box_cxcywh_to_xyxy
-from data.tubes import answer_frames, span_frames
+from data.tubes import span_frames
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
 from model.backbone import generate
+from model.presence_trim import Trim, trim_span
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """An answer. span: half-open frames, None when the text is not an answer. boxes: by frame index, xyxy in pixels."""
+    """An answer. span: half-open frames, None when the text is not an answer. boxes: by frame index, xyxy in pixels.
+
+    trim: what became of the text's interval (model/presence_trim.py).
+    """
 
     text: str
     span: tuple[int, int] | None
     boxes_xyxy_px: dict[int, BoxPx]
+    trim: Trim = "off"
+
+
+@dataclass(frozen=True)
+class SeenFrames:
+    """What the decoder says of some sampled frames of one row: positions among them, ascending; boxes; the probability
+    that the target is there."""
+
+    positions: list[int]
+    boxes_xyxy_px: list[BoxPx]
+    presence: list[float]
+
+    def at(self, positions: np.ndarray) -> "SeenFrames":
+        """Of these frames alone."""
+        places = np.searchsorted(self.positions, positions).tolist()
+        return SeenFrames(
+            positions.tolist(), [self.boxes_xyxy_px[i] for i in places], [self.presence[i] for i in places]
+        )
+
+    def boxes_by_frame(self, prompt: EncodedPrompt) -> dict[int, BoxPx]:
+        """By absolute frame."""
+        return dict(zip(prompt.clip.frame_idx_T[self.positions].tolist(), self.boxes_xyxy_px, strict=True))
+
+
+class Tube(NamedTuple):
+    """span: None when the text is not an answer. boxes_xyxy_px: by frame index, inside of the span."""
+
+    span: FrameSpan | None
+    boxes_xyxy_px: dict[int, BoxPx]
+    trim: Trim
 
 
 def ground(
@@ -37,22 +78,15 @@ def ground(
     num_frames: int,
     max_new_tokens: int,
     answer: str | None = None,
+    margin_sec: float = 0.0,
+    presence_trim: float | None = None,
 ) -> Grounding:
     """frames_THW3: uint8 RGB, sampled from a clip of `num_frames` frames at indices frame_idx_T (ascending).
 
-    answer: a text to decode boxes for; None lets the model write it.
+    answer: a text to decode boxes for; None lets the model write it. margin_sec, presence_trim: as in
+    configs/evaluation.py.
     """
-    height, width = frames_THW3.shape[1:3]
-    sample = GroundingSample(
-        sample_id="question",
-        task="stvg",
-        query=query,
-        video_path="",
-        fps=fps,
-        width=width,
-        height=height,
-        clip=FrameSpan(0, num_frames),
-    )
+    sample = _question(query, frames_THW3, fps=fps, num_frames=num_frames)
     clip = DecodedClip(frames_THW3, np.asarray(frame_idx_T), np.asarray(frame_idx_T) / fps)
     prompt = encode_prompt(processor, sample, clip, order=model.config.prompt["prompt_order"])
     if answer is not None:
@@ -64,30 +98,127 @@ def ground(
         )
     text = completion_text(processor, completion)
     parsed = parse_span(text)
-    chosen = answer_frames(sample, prompt, parsed).tolist()
-    boxes_F4 = decode_boxes(model, [prompt], [completion], [chosen], pad_id=processor.tokenizer.pad_token_id)[0]
-    boxes_px = boxes_F4 * boxes_F4.new_tensor([width, height, width, height])
-    span = span_frames(sample, parsed)
+    frames = frames_to_look_at(sample, prompt, parsed, margin_sec=margin_sec)
+    (seen,) = decode_frames(model, [sample], [prompt], [completion], [frames], pad_id=processor.tokenizer.pad_token_id)
+    tube = answered_tube(sample, prompt, parsed, seen, margin_sec=margin_sec, presence_trim=presence_trim)
     return Grounding(
         text=text,
-        span=None if span is None else (span.start, span.end),
-        boxes_xyxy_px={
-            int(frame_idx_T[t]): (left, top, right, bottom)
-            for t, (left, top, right, bottom) in zip(chosen, boxes_px.tolist(), strict=True)
-        },
+        span=None if tube.span is None else (tube.span.start, tube.span.end),
+        boxes_xyxy_px=tube.boxes_xyxy_px,
+        trim=tube.trim,
     )
 
 
-def decode_boxes(
+def _question(query: str, frames_THW3: np.ndarray, *, fps: float, num_frames: int) -> GroundingSample:
+    height, width = frames_THW3.shape[1:3]
+    return GroundingSample(
+        sample_id="question",
+        task="stvg",
+        query=query,
+        video_path="",
+        fps=fps,
+        width=width,
+        height=height,
+        clip=FrameSpan(0, num_frames),
+    )
+
+
+def frames_to_look_at(
+    sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure, *, margin_sec: float
+) -> np.ndarray:
+    """Positions of the sampled frames that the decoder looks at for an answer.
+
+    Those of the answered interval and of the margin around it, or the nearest one where it falls between two; of a rec
+    answer all; none for a failure and for other tasks.
+    """
+    if isinstance(answer, InBox):
+        return np.arange(len(prompt.clip.frame_idx_T))
+    span = span_frames(sample, answer)
+    if span is None or sample.task != "stvg":
+        return np.empty(0, dtype=np.int64)
+    return frames_in_span(prompt.clip.frame_idx_T, with_margin(sample, span, margin_sec))
+
+
+def with_margin(sample: GroundingSample, span: FrameSpan, margin_sec: float) -> FrameSpan:
+    """The span longer by the margin on both sides, rounded to frames and cut to the clip."""
+    margin = round(margin_sec * sample.fps)
+    return FrameSpan(max(span.start - margin, sample.clip.start), min(span.end + margin, sample.clip.end))
+
+
+def answered_tube(
+    sample: GroundingSample,
+    prompt: EncodedPrompt,
+    answer: Answer | ParseFailure,
+    seen: SeenFrames,
+    *,
+    margin_sec: float,
+    presence_trim: float | None,
+) -> Tube:
+    """The answer, from the text's interval and what was seen at the frames of `frames_to_look_at`."""
+    span, boxes, trim = span_frames(sample, answer), seen.boxes_by_frame(prompt), "off"
+    if span is None or not boxes:
+        return Tube(span, boxes, trim)
+    if presence_trim is not None:
+        window, frame_idx_T = with_margin(sample, span, margin_sec), prompt.clip.frame_idx_T
+        is_present = [probability >= presence_trim for probability in seen.presence]
+        span, trim = trim_span(span, window, frame_idx_T, seen.positions, is_present, clip=sample.clip)
+    return Tube(span, boxes_in_span(boxes, span), trim)
+
+
+def boxes_in_span(boxes: Mapping[int, BoxPx], span: FrameSpan) -> dict[int, BoxPx]:
+    """The boxes at frames of the span, since others do not count in a tube.
+
+    At an end of the span between two frames with a box, the box between them. A box at no frame of the span is
+    written at the end that is next to it where there is no other: a span between two sampled frames has a box too.
+    """
+    frames = sorted(boxes)
+    inside = {frame: boxes[frame] for frame in frames if span.start <= frame < span.end}
+    ends = [end for end in (span.start, span.end - 1) if end not in inside and frames[0] < end < frames[-1]]
+    inside |= {end: _box_between(boxes, frames, end) for end in ends}
+    if inside:
+        return dict(sorted(inside.items()))
+    nearest = min(frames, key=lambda frame: max(span.start - frame, frame - span.end + 1))
+    return {min(max(nearest, span.start), span.end - 1): boxes[nearest]}
+
+
+def _box_between(boxes: Mapping[int, BoxPx], frames: Sequence[int], frame: int) -> BoxPx:
+    left, top, right, bottom = (
+        float(np.interp(frame, frames, [boxes[f][side] for f in frames])) for side in range(4)
+    )  # fmt: skip
+    return left, top, right, bottom
+
+
+def decode_frames(
     model: Any,
+    samples: Sequence[GroundingSample],
     prompts: Sequence[EncodedPrompt],
     completions: Sequence[list[int]],
-    frames: Sequence[Sequence[int]],
+    frames: Sequence[np.ndarray],
     *,
     pad_id: int,
-) -> Tensor:
-    """Boxes of the chosen frames, after the completion as it was written: xyxy in [0, 1], [B, F, 4] on the CPU."""
-    batch = collate_inputs(prompts, completions, frames, num_queries=model.num_queries, pad_id=pad_id)
+) -> list[SeenFrames]:
+    """What the decoder says of each row's frames, given as positions, after the completion as it was written.
+
+    Rows without frames do not go through the model.
+    """
+    rows = [b for b, chosen in enumerate(frames) if len(chosen)]
+    seen = [SeenFrames([], [], []) for _ in frames]
+    if not rows:
+        return seen
+    chosen = [frames[b].tolist() for b in rows]
+    batch = collate_inputs(
+        [prompts[b] for b in rows], [completions[b] for b in rows], chosen, num_queries=model.num_queries, pad_id=pad_id
+    )
     with torch.inference_mode():
-        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-    return box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1]).cpu()
+        grounding = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).grounding
+    boxes_xyxy_BF4 = box_cxcywh_to_xyxy(grounding.boxes_cxcywh_NBF4[-1]).cpu()
+    presence_BF = grounding.presence_NBF[-1].sigmoid().cpu()
+    for b, positions, boxes_F4, presence_F in zip(rows, chosen, boxes_xyxy_BF4, presence_BF, strict=True):
+        boxes_px = _in_pixels(samples[b], boxes_F4[: len(positions)])
+        seen[b] = SeenFrames(positions, boxes_px, presence_F[: len(positions)].tolist())
+    return seen
+
+
+def _in_pixels(sample: GroundingSample, boxes_xyxy_F4: Tensor) -> list[BoxPx]:
+    scale = boxes_xyxy_F4.new_tensor([sample.width, sample.height, sample.width, sample.height])
+    return [(left, top, right, bottom) for left, top, right, bottom in (boxes_xyxy_F4 * scale).tolist()]

@@ -12,7 +12,7 @@ import pytest
 from tiny import Tiny
 
 from configs.data import DataConfig
-from configs.evaluation import EvaluationConfig
+from configs.evaluation import AnsweringConfig, EvaluationConfig
 from configs.sources import JsonlSource
 from configs.video import VideoConfig
 from data.annotations import AnnotationError
@@ -258,6 +258,7 @@ def a_copy(config: EvaluationConfig) -> EvaluationConfig:
         (another_weight, False),
         (lambda config: config.model_copy(update={"max_completion_length": 9}), False),
         (lambda config: config.model_copy(update={"batch_size": 3}), False),
+        (lambda config: config.model_copy(update={"answering": AnsweringConfig(presence_trim=0.5)}), False),
     ],
 )
 def test_predictions_that_were_made_otherwise_are_removed(
