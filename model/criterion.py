@@ -1,4 +1,4 @@
-"""Weights the supervised losses; returns the total and every term."""
+"""Weighs the supervised losses; returns the total and every term."""
 
 from collections.abc import Mapping
 
@@ -7,34 +7,69 @@ from torch import Tensor
 from configs.model import LossConfig
 from model.bridge_grounder import GrounderOutput
 from model.grounding_model import GroundingOutput
-from model.losses import alignment_loss, box_giou_loss, box_l1_loss, cells_loss, contrast_loss, presence_loss, text_loss
+from model.losses import (
+    alignment_loss,
+    box_giou_loss,
+    box_l1_loss,
+    cells_loss,
+    contrast_loss,
+    contrasted_rows,
+    presence_loss,
+    text_loss,
+)
+
+Counts = Mapping[str, Tensor]
+"""By term, how much of the whole step it is a mean over."""
 
 
 def supervised_loss(
-    output: GroundingOutput, batch: Mapping[str, Tensor], weights: LossConfig
+    output: GroundingOutput, batch: Mapping[str, Tensor], weights: LossConfig, counts: Counts | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Text and grounding losses of one batch of `collate_inputs | collate_targets`. -> total, terms by name."""
-    terms = {"text": text_loss(output.logps_BL, batch["score_mask"].bool())}
-    terms |= grounding_losses(output.grounding, batch)
+    """Text and grounding losses of one batch of `collate_inputs | collate_targets`. -> total, terms by name.
+
+    counts: `target_counts` of the whole step, of which this batch is a part; None: of the batch itself.
+    """
+    counts = target_counts(batch) if counts is None else counts
+    terms = {"text": text_loss(output.logps_BL, batch["score_mask"].bool(), counts["text"])}
+    terms |= grounding_losses(output.grounding, batch, counts)
     return weigh(terms, weights), terms
 
 
-def grounding_losses(grounding: GrounderOutput, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def target_counts(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What each term of a batch is a mean over: tokens, boxes, frames, patches, rows, cells. Known before the forward."""
+    boxes = batch["target_box_mask"].sum()
+    alignment_mask_BT = batch["target_alignment_mask"].bool()
+    return {
+        "text": batch["score_mask"].sum(),
+        "box_l1": boxes,
+        "box_giou": boxes,
+        "presence": batch["target_presence_mask"].sum(),
+        "alignment": alignment_mask_BT.sum(),
+        "contrast": contrasted_rows(batch["target_alignment"], alignment_mask_BT).sum(),
+        "cells": batch["target_cells_mask"].sum(),
+    }
+
+
+def grounding_losses(
+    grounding: GrounderOutput, batch: Mapping[str, Tensor], counts: Counts | None = None
+) -> dict[str, Tensor]:
     """The terms that train the grounder, auxiliary ones of every decoder layer included."""
+    count = {} if counts is None else counts
     boxes, target = grounding.boxes_cxcywh_NBF4, batch["target_boxes_cxcywh"]
-    box_mask = batch["target_box_mask"].bool()
+    box_mask, presence_mask = batch["target_box_mask"].bool(), batch["target_presence_mask"].bool()
+    presence = grounding.presence_NBF, batch["target_presence"], presence_mask
     terms = {
-        "box_l1": box_l1_loss(boxes, target, box_mask),
-        "box_giou": box_giou_loss(boxes, target, box_mask),
-        "presence": presence_loss(
-            grounding.presence_NBF, batch["target_presence"], batch["target_presence_mask"].bool()
-        ),
+        "box_l1": box_l1_loss(boxes, target, box_mask, count.get("box_l1")),
+        "box_giou": box_giou_loss(boxes, target, box_mask, count.get("box_giou")),
+        "presence": presence_loss(*presence, count.get("presence")),
     }
     if grounding.alignment_BT is not None:
         args = grounding.alignment_BT, batch["target_alignment"], batch["target_alignment_mask"].bool()
-        terms |= {"alignment": alignment_loss(*args), "contrast": contrast_loss(*args)}
+        terms["alignment"] = alignment_loss(*args, count.get("alignment"))
+        terms["contrast"] = contrast_loss(*args, count.get("contrast"))
     if grounding.cells_BN is not None:
-        terms["cells"] = cells_loss(grounding.cells_BN, batch["target_cells"], batch["target_cells_mask"].bool())
+        args = grounding.cells_BN, batch["target_cells"], batch["target_cells_mask"].bool()
+        terms["cells"] = cells_loss(*args, count.get("cells"))
     return terms
 
 

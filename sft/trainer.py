@@ -4,15 +4,17 @@ TRL 1.16 has no video collator and its loss reads logits, so both are replaced: 
 by override. `create_optimizer` is an override because DeepSpeed drops an optimizer that is passed in and calls it;
 `prediction_step`, `_save` and `_load_from_checkpoint` because theirs expect logits and one file of weights.
 
-A micro-batch's loss is a mean over what it holds (its answers' tokens, its boxes), and micro-batches and ranks count
-alike: with very small micro-batches of mixed tasks the box losses weigh less than in one large batch.
+A loss is a mean over what the whole step holds (its answers' tokens, its boxes): `get_batch_samples` counts the targets
+of all micro-batches and ranks before the first forward, so that however a step is cut, its loss and gradient are the same.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import reduce
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
@@ -23,39 +25,49 @@ from configs.optim import OptimConfig
 from configs.run import Run
 from data.dataset import model_inputs
 from model.build import make_optimizer, save_checkpoint
-from model.criterion import supervised_loss
+from model.criterion import supervised_loss, target_counts
 
 
 class MetricsCallback(TrainerCallback):
-    """Averages loss terms between two log events and hands everything to the run."""
+    """Averages the steps' loss terms between two log events and hands everything to the run."""
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
         self.validation_loss: tuple[int, float] | None = None
         """Step and value of the last validation."""
-        self._terms: dict[str, list[float]] = defaultdict(list)
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._steps = 0
 
     def record(self, terms: dict[str, Tensor]) -> None:
-        """Keep one step's terms."""
+        """Keep a micro-batch's part of a step's terms."""
         for name, value in terms.items():
-            self._terms[name].append(float(value.detach()))
+            self._terms[name].append(value.detach())
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The last step is logged whatever log_every is: what follows it is not trained on again after a kill."""
+        self._steps += 1
         control.should_log |= state.global_step >= state.max_steps
+
+    def _means(self) -> dict[str, float]:
+        """Of the steps since the last time: a step's term is the sum of its parts, those of the other ranks too."""
+        parts = {name: torch.stack(values).sum() for name, values in sorted(self._terms.items())}
+        sums: Any = reduce(parts, reduction="sum")
+        return {name: float(value) / self._steps for name, value in sums.items()}
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Write one line of metrics."""
-        if self.run is None or not self._terms:
+        if not self._terms:
             return
-        metrics = {f"loss/{name}": sum(values) / len(values) for name, values in self._terms.items()}
+        metrics = {f"loss/{name}": value for name, value in self._means().items()}
         for ours, theirs in (("optim/grad_norm", "grad_norm"), ("optim/lr", "learning_rate")):
             if theirs in (logs or {}):
                 metrics[ours] = float(logs[theirs])
         self._terms.clear()
-        self.run.log(metrics, step=state.global_step)
+        self._steps = 0
+        if self.run is not None:
+            self.run.log(metrics, step=state.global_step)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
@@ -97,6 +109,7 @@ class GroundingSFTTrainer(SFTTrainer):
     ) -> None:
         super().__init__(*args, callbacks=[metrics, CheckpointCallback(store, metrics)], **kwargs)
         self.loss_weights, self.optim, self.metrics = loss_weights, optim, metrics
+        self.model_accepts_loss_kwargs = True  # compute_loss takes the step's counts: the loss is not divided again
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for the MLLM and one for the grounder."""
@@ -105,14 +118,22 @@ class GroundingSFTTrainer(SFTTrainer):
             self.optimizer = make_optimizer(grounding_model, self.optim)
         return self.optimizer
 
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """A step's micro-batches of this rank, and the targets of the step: all micro-batches, all ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [target_counts(batch) for batch in batches]
+        ours = {name: torch.stack([count[name] for count in counts]).sum().to(device) for name in counts[0]}
+        return batches, reduce(ours, reduction="sum")
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The supervised loss of one micro-batch; a mean, so accumulation averages micro-batches."""
+        """A micro-batch's part of the step's loss. num_items_in_batch: the step's targets; None (validation): its own."""
         output = model(**model_inputs(inputs))
-        loss, terms = supervised_loss(output, inputs, self.loss_weights)
-        if model.training:
+        loss, terms = supervised_loss(output, inputs, self.loss_weights, num_items_in_batch)
+        if num_items_in_batch is not None:
             self.metrics.record(terms | {"total": loss})
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks
         return (loss, output) if return_outputs else loss
 
     def prediction_step(
