@@ -68,7 +68,9 @@ class ModelConfig(Config):
     bridge: BridgeConfig = BridgeConfig()
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the computation (autocast); trained weights are kept in float32, by DeepSpeed where it is used."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex"] = "sdpa"
+    """Kernel of the attention. flash_attention_2 needs CUDA, its package and bfloat16; flex, torch's flex_attention, is the
+    LLM's alone (the vision tower has sdpa then) and trains on CUDA only. One never stands in for another."""
     freeze_vision: bool = True
     lora: LoraConfig | None = None
     """Adapters on the LLM instead of training it whole; checkpoints hold the merged weights."""

@@ -10,7 +10,6 @@ C width of the vision features, N scored tokens, M tapped layers, R tokens after
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,62 +17,32 @@ from torch import Tensor, nn
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from model.checkpoint_keys import check_keys, check_model_type
-
-
-@dataclass(frozen=True)
-class VisionFeatures:
-    """Output of the vision tower for V inputs, each a tensor of its own length.
-
-    merged: [cells, D], what the LLM reads. deepstack: [layer][input] of the same shape. patches: [cells * merge^2, C].
-    grid_V3: (time, height, width) in patches.
-    """
-
-    merged: tuple[Tensor, ...]
-    deepstack: tuple[tuple[Tensor, ...], ...]
-    patches: tuple[Tensor, ...]
-    grid_V3: Tensor
-    merge: int
-
-    def select(self, index: Tensor) -> "VisionFeatures":
-        """The features of one input per row."""
-        rows = index.tolist()
-        return VisionFeatures(
-            merged=tuple(self.merged[i] for i in rows),
-            deepstack=tuple(tuple(layer[i] for i in rows) for layer in self.deepstack),
-            patches=tuple(self.patches[i] for i in rows),
-            grid_V3=self.grid_V3[index],
-            merge=self.merge,
-        )
-
-    def cells(self, row: int, kind: str) -> tuple[Tensor, Tensor]:
-        """Features of one input as [T, S, C] and the centre (x, y) in [0, 1] of each of the S cells, [S, 2]."""
-        time, height, width = self.grid_V3[row].tolist()
-        if kind == "merged":
-            flat, rows, columns = self.merged[row], height // self.merge, width // self.merge
-            y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        else:
-            flat, rows, columns = self.patches[row], height, width
-            y, x = _patch_coordinates(height, width, self.merge)
-        centres = torch.stack([(x.flatten() + 0.5) / columns, (y.flatten() + 0.5) / rows], dim=-1)
-        return flat.reshape(time, rows * columns, -1), centres.to(flat.device, torch.float32)
-
-
-def _patch_coordinates(height: int, width: int, merge: int) -> tuple[Tensor, Tensor]:
-    """Row and column of each patch in the tower's order: cell by cell, the patches of a cell together."""
-    index = torch.arange(height * width).reshape(height // merge, merge, width // merge, merge)
-    order = index.permute(0, 2, 1, 3).flatten()
-    return order // width, order % width
+from model.vision_features import VisionFeatures
 
 
 def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen3VLForConditionalGeneration:
     """A Qwen3-VL checkpoint by name or folder, strictly. Raises ValueError, naming a wrong model type or weights."""
     check_model_type(path)
     loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
-        path, dtype=dtype, attn_implementation=attention, output_loading_info=True, ignore_mismatched_sizes=True
+        path,
+        dtype=dtype,
+        attn_implementation="sdpa" if attention == "flex" else attention,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
     mllm, info = loaded
     check_keys(path, info, is_tied=mllm.config.tie_word_embeddings)
+    if attention == "flex":
+        use_flex_attention(mllm)
     return mllm
+
+
+def use_flex_attention(mllm: Qwen3VLForConditionalGeneration) -> None:
+    """torch's flex attention in the LLM; the vision tower, which attends without a mask, stays with sdpa.
+
+    transformers 5.17 refuses the name for the dense Qwen3-VL, whose code is that of its mixture of experts, which may have it.
+    """
+    mllm.model.language_model.config._attn_implementation = "flex_attention"
 
 
 def load_processor(path: str, *, max_pixels: int | None = None) -> Any:

@@ -10,6 +10,7 @@ from configs.checkpoints import CheckpointError
 from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
 from configs.optim import OptimConfig
+from model.attention import check_attention
 from model.backbone import freeze_vision_tower, load_mllm, load_processor, vision_tower
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
 from model.lora import add_lora, merged_state, save_adapters
@@ -22,6 +23,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, Any]:
     """A fresh grounder on the configured backbone, weights in float32, and the processor with the run's pixel budget."""
+    check_attention(config.attention, config.dtype)
     mllm = load_mllm(config.backbone, dtype=torch.float32, attention=config.attention)
     processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)
     grounding_config = GroundingConfig(
@@ -53,6 +55,7 @@ def start_model(
 
 def continue_model(config: ModelConfig, data: DataConfig, folder: str | Path) -> tuple[GroundingModel, Any]:
     """A checkpoint folder's model to be trained further. Raises ValueError where `data` asks for another prompt."""
+    check_attention(config.attention, config.dtype)
     model, processor = load_checkpoint(folder, dtype="float32", attention=config.attention)
     trained = PromptConfig(**(model.config.prompt or {}))
     if data.prompt != trained:

@@ -58,7 +58,7 @@ def empty_model(config: ModelConfig, backbone: Qwen3VLConfig) -> GroundingModel:
     with torch.device("meta"):
         # Qwen3VLForConditionalGeneration(backbone) would take the dtype that the released weights have.
         mllm = Qwen3VLForConditionalGeneration._from_config(
-            backbone, dtype=torch.float32, attn_implementation=config.attention
+            backbone, dtype=torch.float32, attn_implementation="eager" if config.attention == "eager" else "sdpa"
         )
         grounding_config = GroundingConfig(grounder=config.grounder, grounder_args=config.bridge.model_dump())
         model = GroundingModel(grounding_config, mllm)

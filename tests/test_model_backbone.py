@@ -5,8 +5,9 @@ from tiny import Tiny
 
 from data.collate import collate_inputs
 from data.encoding import text_ids
-from model.backbone import _patch_coordinates, encode_vision, generate, hidden_states, score_tokens
+from model.backbone import encode_vision, generate, hidden_states, score_tokens
 from model.tiny_backbone import PATCH_PX
+from model.vision_features import patch_coordinates
 
 
 def _batch(tiny: Tiny, tasks: tuple[str, ...] = ("stvg", "qa", "rec")) -> tuple[list, dict]:
@@ -43,7 +44,7 @@ def test_forward_equals_transformers(tiny: Tiny) -> None:
 
 def test_patch_order_of_the_tower() -> None:
     """4 x 4 patches, merged 2 x 2: the first cell holds rows 0-1 and columns 0-1, the second columns 2-3."""
-    y, x = _patch_coordinates(4, 4, 2)
+    y, x = patch_coordinates(4, 4, 2)
     assert list(zip(y.tolist(), x.tolist(), strict=True))[:8] == [
         (0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3),
     ]  # fmt: skip
