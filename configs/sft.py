@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from configs.base import Config
 from configs.checkpoints import CheckpointConfig
+from configs.cluster import RayConfig
 from configs.data import AnnotationErrorConfig, DataConfig, ExposureConfig, FrameChoiceConfig
 from configs.model import LossConfig, ModelConfig
 from configs.optim import OptimConfig, check_vision_rate
@@ -61,3 +62,13 @@ class SFTConfig(Config):
                 f"logged after a resume is a mean over the same steps; got {every}"
             )
         return self
+
+
+class RaySFTConfig(SFTConfig):
+    """The same on Ray: `python -m sft.ray_train`. Where ranks run is no part of the run, and not in its config.yaml."""
+
+    ray: RayConfig = RayConfig()
+
+    def of_run(self) -> SFTConfig:
+        """The config of the run itself."""
+        return SFTConfig.model_validate(self.model_dump(mode="json", exclude={"ray"}, exclude_unset=True))

@@ -2,14 +2,20 @@
 
     python -m sft.train --config configs/demo/sft.yaml
     torchrun --nproc_per_node 8 -m sft.train --config configs/sft/bridge_2b.yaml run.out=runs/sft optim.learning_rate=2e-5
+    deepspeed --num_gpus 8 --module sft.train --config configs/sft/bridge_2b.yaml
+
+On Ray: sft/ray_train.py. All give a rank the same environment, so a run may go on under another launcher with as many ranks.
 
 Writes into run.out: config.yaml, environment.json, metrics.jsonl, checkpoints/step-*/ and the final checkpoint/
 (model/grounding_model.py says what is in one). Started again, it goes on from its last checkpoint.
 """
 
+import argparse
 import contextlib
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +33,25 @@ def main() -> None:
     """Entry point."""
     from data.annotations import AnnotationError
 
-    config = config_from_command_line(SFTConfig, __doc__)
+    config = config_from_command_line(SFTConfig, __doc__, without_local_rank(sys.argv[1:]))
     quiet_environment()
     setup_logging()
     with explained(AnnotationError, CheckpointError):
         train(config)
 
 
+def without_local_rank(arguments: Sequence[str]) -> list[str]:
+    """The command line without what DeepSpeed's launcher adds to it and says in the environment too."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--local_rank")
+    return parser.parse_known_args(arguments)[1]
+
+
 def train(config: SFTConfig) -> None:
     """Train, from the folder's last checkpoint on if it has one, and write the final model; rank 0 logs."""
     from model.build import save_checkpoint
 
-    check_same_run(config, config.run.out)
-    final = Path(config.run.out) / "checkpoint"
-    if final.exists():
-        logger.info("%s: this run is finished", final)
+    if not has_work(config, num_ranks=int(os.environ.get("WORLD_SIZE", "1"))):
         return
     is_main = int(os.environ.get("RANK", "0")) == 0
     store = CheckpointStore(config.run.out, config.checkpoints)
@@ -52,9 +62,32 @@ def train(config: SFTConfig) -> None:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if is_main:
+            final = Path(config.run.out) / "checkpoint"
             with written_aside(final) as folder:
                 save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder, state=state)
             logger.info("checkpoint: %s", final)
+
+
+def has_work(config: SFTConfig, *, num_ranks: int) -> bool:
+    """Whether the run is not finished. Raises ConfigError where its folder holds another run, or one on other ranks."""
+    check_same_run(config, config.run.out)
+    final = Path(config.run.out) / "checkpoint"
+    if final.exists():
+        logger.info("%s: this run is finished", final)
+        return False
+    if last := CheckpointStore(config.run.out, config.checkpoints).last():
+        _check_ranks(last[1], num_ranks)
+    return True
+
+
+def _check_ranks(checkpoint: Path, num_ranks: int) -> None:
+    """Every rank has written the state of its generators, and under ZeRO its part of the optimizer's."""
+    written = len(list(checkpoint.glob("rng_state*.pth")))
+    if written != num_ranks:
+        raise ConfigError(
+            f"{checkpoint}: number of ranks: {written} -> {num_ranks}; a run folder belongs to one number of ranks: start "
+            f"{written}, or choose another run.out"
+        )
 
 
 def make_trainer(

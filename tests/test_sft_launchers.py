@@ -1,0 +1,134 @@
+"""torchrun, DeepSpeed's launcher and Ray Train: two ranks on gloo, the same losses; and which folders may go on."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from runs import rows_of, run, sft_config, write_config
+from tiny import Tiny
+
+from configs.base import ConfigError, load_config
+from configs.model import BridgeConfig
+from configs.sft import RaySFTConfig, SFTConfig
+from sft.train import has_work, without_local_rank
+
+STEPS = 3
+GLOO = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments: str) -> str:
+    launch = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", "2", "-m", "sft.train"]
+    return run("torch.distributed.run", *launch, *arguments, env=GLOO)
+
+
+def deepspeed(*arguments: str) -> str:
+    launch = ["--num_gpus", "2", "--master_addr", "127.0.0.1", "--master_port", "29731", "--module", "sft.train"]
+    return run("deepspeed.launcher.runner", *launch, *arguments, env=GLOO)
+
+
+def ray_train(*arguments: str) -> str:
+    return run("sft.ray_train", *arguments, "ray.num_workers=2", env=GLOO)
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Tiny, backbone: Path, bridge_config: BridgeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three steps of eight samples of four tasks, four on each rank."""
+    folder = tmp_path_factory.mktemp("launchers")
+    tree = sft_config(tiny.data.model_dump(mode="json"), backbone, bridge_config, folder / "torchrun")
+    tree |= {"checkpoints": {"every_steps": STEPS}, "validation": {}, "max_steps": STEPS}
+    tree["per_device_train_batch_size"] = 4
+    return write_config(folder, "sft.yaml", tree)
+
+
+@pytest.fixture(scope="module")
+def of_torchrun(config: Path) -> list[dict[str, Any]]:
+    """Metrics of two ranks that torchrun starts."""
+    torchrun("--config", str(config))
+    return rows_of(Path(yaml.safe_load(config.read_text())["run"]["out"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launch", "overrides", "tolerance"),
+    [
+        (ray_train, [], 0),
+        (deepspeed, [], 0),
+        (deepspeed, ["deepspeed=configs/deepspeed/zero2.json"], 1e-4),
+        (torchrun, ["micro_batches=by_length"], 1e-4),
+    ],
+    ids=["ray", "deepspeed", "deepspeed zero2", "by length"],
+)
+def test_the_losses_do_not_depend_on_the_launcher(
+    launch: Callable[..., str],
+    overrides: list[str],
+    tolerance: float,
+    config: Path,
+    of_torchrun: list[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """Bit by bit where nothing else differs; within 1e-4 where sums are taken in another order."""
+    launch("--config", str(config), f"run.out={tmp_path}", *overrides)
+    assert len(of_torchrun) == STEPS
+    for ours, theirs in zip(rows_of(tmp_path), of_torchrun, strict=True):
+        numbers = {name: value for name, value in theirs.items() if name.startswith(("loss/", "optim/"))}
+        assert "loss/total" in numbers and "optim/grad_norm" in numbers
+        assert {name: ours[name] for name in numbers} == pytest.approx(numbers, abs=tolerance, rel=tolerance)
+    assert (tmp_path / "checkpoint" / "grounder.safetensors").is_file()
+    shutil.rmtree(tmp_path / "checkpoint")
+    with pytest.raises(ConfigError, match="number of ranks: 2 -> 1; a run folder belongs to one number of ranks"):
+        has_work(load_config(SFTConfig, tmp_path / "config.yaml"), num_ranks=1)
+
+
+@pytest.fixture()
+def unfinished(sft_run: Path, tmp_path: Path) -> Path:
+    """The folder of a run on one rank that was killed before its end."""
+    folder = shutil.copytree(sft_run, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint")
+    return folder
+
+
+def test_a_run_does_not_go_on_with_other_ranks(unfinished: Path) -> None:
+    config = load_config(SFTConfig, unfinished / "config.yaml", [f"run.out={unfinished}"])
+    assert has_work(config, num_ranks=1)
+    with pytest.raises(
+        ConfigError, match=r"step-00000040: number of ranks: 1 -> 2; .*start 1, or choose another run.out"
+    ):
+        has_work(config, num_ranks=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "change"),
+    [
+        ("gradient_accumulation_steps=2", "gradient_accumulation_steps: 1 -> 2"),
+        ("per_device_train_batch_size=4", "per_device_train_batch_size: 8 -> 4"),
+        ("micro_batches=by_length", "micro_batches: 'as_drawn' -> 'by_length'"),
+    ],
+)
+def test_a_run_does_not_go_on_in_other_micro_batches(override: str, change: str, unfinished: Path) -> None:
+    config = load_config(SFTConfig, unfinished / "config.yaml", [f"run.out={unfinished}", override])
+    with pytest.raises(ConfigError, match=change):
+        has_work(config, num_ranks=1)
+
+
+def test_where_ranks_run_is_no_part_of_the_run(unfinished: Path) -> None:
+    """A folder goes on under any launcher."""
+    path = unfinished / "config.yaml"
+    config = load_config(RaySFTConfig, path, ["ray.num_workers=2", "ray.max_failures=1"])
+    assert (config.ray.num_workers, config.ray.max_failures) == (2, 1)
+    assert type(config.of_run()) is SFTConfig and config.of_run() == load_config(SFTConfig, path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--local_rank=1", "--config", "a.yaml", "max_steps=3"],
+        ["--config", "a.yaml", "--local_rank", "0", "max_steps=3"],
+        ["--config", "a.yaml", "max_steps=3"],
+    ],
+)
+def test_what_the_deepspeed_launcher_adds_is_taken_away(arguments: list[str]) -> None:
+    assert without_local_rank(arguments) == ["--config", "a.yaml", "max_steps=3"]
