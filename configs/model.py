@@ -1,6 +1,6 @@
-"""What is trained: the backbone and the `bridge` grounder (STSB, ETA, QGSL; drawn in model/bridge_grounder.py)."""
+"""What is trained: the backbone and a grounder (`bridge`: STSB, ETA, QGSL; drawn in model/bridge_grounder.py)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,7 +8,11 @@ from configs.base import Config
 from configs.lora import LoraConfig
 
 
-class BridgeConfig(Config):
+class GrounderConfig(Config):
+    """Base of a grounder's own section of ModelConfig, which is named after it."""
+
+
+class BridgeConfig(GrounderConfig):
     """The `bridge` grounder. The paper's method section is not public to us; widths and counts are our choice."""
 
     num_queries: Annotated[int, Field(ge=1)] = 8
@@ -64,8 +68,11 @@ class ModelConfig(Config):
 
     backbone: str = "Qwen/Qwen3-VL-4B-Instruct"
     """A Hugging Face name or a folder: any Qwen3-VL checkpoint."""
-    grounder: Literal["bridge"] = "bridge"
+    grounder: str = "bridge"
+    """How a target is located: a name in GROUNDERS (model/grounders.py)."""
     bridge: BridgeConfig = BridgeConfig()
+    grounder_args: dict[str, Any] = {}
+    """Keyword arguments of a grounder that has no section of its own here."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the computation (autocast); trained weights are kept in float32, by DeepSpeed where it is used."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex"] = "sdpa"
@@ -75,6 +82,17 @@ class ModelConfig(Config):
     lora: LoraConfig | None = None
     """Adapters on the LLM instead of training it whole; checkpoints hold the merged weights."""
     gradient_checkpointing: bool = False
+
+    def args_of_grounder(self) -> dict[str, Any]:
+        """What the chosen grounder is built with."""
+        section = getattr(self, self.grounder, None)
+        return section.model_dump() if isinstance(section, GrounderConfig) else dict(self.grounder_args)
+
+    @model_validator(mode="after")
+    def _one_section(self) -> "ModelConfig":
+        if self.grounder_args and isinstance(getattr(self, self.grounder, None), GrounderConfig):
+            raise ValueError(f"grounder_args: {self.grounder} has a section of its own, model.{self.grounder}")
+        return self
 
     @model_validator(mode="after")
     def _adapters_alone(self) -> "ModelConfig":

@@ -1,12 +1,13 @@
 """Prompts, completions and frame choices -> one padded batch of tensors, and the targets of supervised losses.
 
-A row is `prompt | completion | K query slots | padding`. The slots are where the model puts its bridging queries: a
+A row is `prompt | completion | query slots | padding`. The slots are where the model puts its grounder's queries: a
 filler id stands there, no token of the vocabulary does. Several rows may share one vision input (a GRPO group does).
 
 Shapes: B rows, V vision inputs, L tokens, F frames for the spatial decoder, T temporal patches.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from data.geometry import box_area, box_xyxy_to_cxcywh, normalize_boxes
 from data.types import GroundingSample
 
 Batch = dict[str, Tensor]
+QueryCount = int | Literal["per_frame"]
+"""Query slots after each answer: so many, or one for each chosen frame of the row."""
 
 
 def collate_inputs(
@@ -26,7 +29,7 @@ def collate_inputs(
     *,
     vision_of_row: Sequence[int] | None = None,
     scored: Sequence[bool] | None = None,
-    num_queries: int,
+    num_queries: QueryCount,
     pad_id: int,
 ) -> Batch:
     """The forward's inputs.
@@ -42,9 +45,10 @@ def collate_inputs(
     scored = [True] * len(completions) if scored is None else list(scored)
     for prompt in prompts:
         _check_placeholders(prompt)
+    slots = [len(chosen) if num_queries == "per_frame" else num_queries for chosen in frames]
     rows = [
-        _row(prompts[v], completion, score, num_queries, pad_id)
-        for v, completion, score in zip(vision_of_row, completions, scored, strict=True)
+        _row(prompts[v], completion, score, num_slots, pad_id)
+        for v, completion, score, num_slots in zip(vision_of_row, completions, scored, slots, strict=True)
     ]
     padding = {"input_ids": pad_id, "attention_mask": 0, "mm_token_type_ids": 0, "score_mask": 0, "query_mask": 0}
     batch = {
@@ -78,9 +82,9 @@ def _check_placeholders(prompt: EncodedPrompt) -> None:
         )
 
 
-def _row(prompt: EncodedPrompt, completion: list[int], scored: bool, num_queries: int, pad_id: int) -> Batch:
+def _row(prompt: EncodedPrompt, completion: list[int], scored: bool, num_slots: int, pad_id: int) -> Batch:
     answer = torch.tensor(completion, dtype=torch.long)
-    slots = torch.full((num_queries,), pad_id)
+    slots = torch.full((num_slots,), pad_id)
     input_ids = torch.cat([prompt.input_ids_L, answer, slots])
     score_mask, query_mask = torch.zeros(2, len(input_ids), dtype=torch.bool)
     start, end = len(prompt.input_ids_L), len(prompt.input_ids_L) + len(completion)

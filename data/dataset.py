@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from configs.data import DataConfig, ExposureConfig, FrameChoiceConfig
 from data.answers import SpanSec, format_answer, format_span
-from data.collate import Batch, collate_inputs, collate_targets
+from data.collate import Batch, QueryCount, collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, encode_prompt, text_ids
 from data.frame_sampling import choose_training_frames
 from data.token_budget import TokenBudget
@@ -167,8 +167,9 @@ def training_frames(
 class SupervisedCollator:
     """TrainingRows -> the tensors of `collate_inputs` and `collate_targets`."""
 
-    def __init__(self, *, num_queries: int, pad_id: int, temporal_patch_size: int) -> None:
-        self.num_queries, self.pad_id, self.temporal_patch_size = num_queries, pad_id, temporal_patch_size
+    def __init__(self, *, num_queries: QueryCount, pad_id: int, temporal_patch_size: int) -> None:
+        self.num_queries: QueryCount = num_queries
+        self.pad_id, self.temporal_patch_size = pad_id, temporal_patch_size
 
     def __call__(self, items: list[dict[str, list[TrainingRow]]]) -> Batch:
         rows = [row for item in items for row in item["rows"]]

@@ -195,14 +195,17 @@ def _grounder(model: GroundingModel, batch: BatchShape, precision: Precision, st
         grid_V3=grid,
         merge=vision.spatial_merge_size,
     )
+    num_slots = batch.frames if model.num_queries == "per_frame" else model.num_queries
     states = LLMStates(
         new(batch.rows, batch.tokens, text.hidden_size),
-        new(batch.rows, len(model.taps), model.num_queries, text.hidden_size),
+        new(batch.rows, len(model.taps), num_slots, text.hidden_size),
         tuple(new(time, num_cells, text.hidden_size) for _ in grid),
     )
-    position = torch.zeros(batch.rows, batch.frames, dtype=torch.long)
-    seconds = torch.zeros(batch.rows, batch.frames)
-    return _saved(lambda: model.grounder(states, features, position, seconds), model.grounder, precision, shared=[])
+    frames = {
+        "frame_position": torch.zeros(batch.rows, batch.frames, dtype=torch.long),
+        "frame_time_sec": torch.zeros(batch.rows, batch.frames),
+    }
+    return _saved(lambda: model.grounder(states, features, frames), model.grounder, precision, shared=[])
 
 
 def _kept(saved: Saved) -> int:

@@ -7,34 +7,25 @@
 Source: Bridge-STG (2604.08014), abstract. Shapes as in bridge.py and spatial_decoder.py.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from model.backbone import LLMStates, VisionFeatures
-from model.bridge import BridgingQueries
+from model.backbone import LLMStates, VisionFeatures, decoder_layers, vision_width
+from model.bridge import BridgingQueries, tapped_layers
+from model.grounder import Batch, Grounder, GrounderOutput
 from model.spatial_decoder import SpatialDecoder
 from model.temporal_alignment import FeatureAlignment, StateAlignment
 
 
-class GrounderOutput(NamedTuple):
-    """boxes_cxcywh_NBF4 in (0, 1) and presence logits presence_NBF after each decoder layer; the last one counts.
+class BridgeGrounder(Grounder):
+    """K queries after the answer, which read all before them."""
 
-    alignment_BT: logits of each temporal patch, None without ETA; alignment_mask_BT: real patches. cells_BN: logits of
-    each vision token, None where ETA does not score them.
-    """
-
-    boxes_cxcywh_NBF4: Tensor
-    presence_NBF: Tensor
-    alignment_BT: Tensor | None
-    alignment_mask_BT: Tensor
-    cells_BN: Tensor | None
-
-
-class BridgeGrounder(nn.Module):
-    """Everything that is trained from scratch, under one prefix of the checkpoint."""
+    answer_format = "span"
+    reward_terms = frozenset({"format", "temporal", "spatial", "viou", "gated"})
 
     def __init__(
         self,
@@ -86,10 +77,26 @@ class BridgeGrounder(nn.Module):
             temporal_patch_size=temporal_patch_size,
         )
 
-    def forward(
-        self, states: LLMStates, vision: VisionFeatures, frame_position_BF: Tensor, frame_time_sec_BF: Tensor
-    ) -> GrounderOutput:
-        """vision holds one input per row; frame_position_BF are positions among its sampled frames, -1 as padding."""
+    @classmethod
+    def build(cls, mllm: Any, args: Mapping[str, Any]) -> Self:
+        """As many tapped layers as the LLM has, at most `num_taps`."""
+        taps = tapped_layers(len(decoder_layers(mllm)), args["num_taps"])
+        grounder = cls(
+            llm_width=mllm.config.text_config.hidden_size,
+            vision_width=vision_width(mllm.config, args["features"]),
+            temporal_patch_size=mllm.config.vision_config.temporal_patch_size,
+            **{**args, "num_taps": len(taps)},
+        )
+        grounder.taps = tuple(taps)
+        return grounder
+
+    def query_embeddings(self, batch: Batch) -> Tensor:
+        """The bridging queries, [K, D]."""
+        return self.queries.embedding.weight
+
+    def forward(self, states: LLMStates, vision: VisionFeatures, batch: Batch) -> GrounderOutput:
+        """Boxes, presence and alignment."""
+        frame_position_BF = batch["frame_position"]
         bridge_NBKE = self.queries(states.queries_BMKD)
         rows = [vision.cells(row, self.features) for row in range(len(states.frames))]
         mask_BT = _pad([torch.ones(len(cells), dtype=torch.bool, device=bridge_NBKE.device) for cells, _ in rows])
@@ -106,7 +113,7 @@ class BridgeGrounder(nn.Module):
             cell_mask_BS[:, None].expand(-1, cells_BFSC.shape[1], -1),
             _pad([xy for _, xy in rows]),
             frame_position_BF.clamp(min=0) % self.temporal_patch_size,
-            frame_time_sec_BF,
+            batch["frame_time_sec"],
         )
         return GrounderOutput(boxes, presence, scores_BT, mask_BT, cells_BN)
 

@@ -28,7 +28,7 @@ def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, 
     processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)
     grounding_config = GroundingConfig(
         grounder=config.grounder,
-        grounder_args=config.bridge.model_dump(),
+        grounder_args=config.args_of_grounder(),
         prompt=data.prompt.model_dump(),
         video=data.video.model_dump(include=FRAME_SAMPLING),
     )

@@ -1,7 +1,7 @@
 """The root module: an MLLM and a grounder behind one forward, and the checkpoint folder they are stored in.
 
     query + <t> + frame tokens + query ─▶ LLM ─▶ "<time> 2.0 - 5.5 </time>"  scored: log-probs, entropies
-                                      └─ + K bridging queries, same pass ─▶ grounder ─▶ boxes, presence, alignment
+                                      └─ + the grounder's queries, same pass ─▶ grounder ─▶ boxes
 
 An export is such a folder with the code to load it and a model card:
 
@@ -18,18 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from data.collate import QueryCount
 from model.answering import Grounding, ground
-from model.backbone import (
-    decoder_layers,
-    encode_vision,
-    hidden_states,
-    load_mllm,
-    score_tokens,
-    vision_token_ids,
-    vision_width,
-)
-from model.bridge import tapped_layers
-from model.bridge_grounder import BridgeGrounder, GrounderOutput
+from model.backbone import encode_vision, hidden_states, load_mllm, score_tokens, vision_token_ids
+from model.grounder import GrounderOutput
+from model.grounders import grounder_class
 
 GROUNDER_FILE = "grounder.safetensors"
 MLLM_FOLDER = "mllm"
@@ -69,21 +62,18 @@ class GroundingModel(PreTrainedModel):
     def __init__(self, config: GroundingConfig, mllm: Any) -> None:
         super().__init__(config)
         self.mllm = mllm
-        args: dict[str, Any] = dict(config.grounder_args or {})
-        self.taps = tapped_layers(len(decoder_layers(mllm)), args["num_taps"])
-        args["num_taps"] = len(self.taps)
-        self.grounder = BridgeGrounder(
-            llm_width=mllm.config.text_config.hidden_size,
-            vision_width=vision_width(mllm.config, args["features"]),
-            temporal_patch_size=mllm.config.vision_config.temporal_patch_size,
-            **args,
-        )
+        self.grounder = grounder_class(config.grounder).build(mllm, config.grounder_args or {})
         self.banned_ids = vision_token_ids(mllm)
 
     @property
-    def num_queries(self) -> int:
+    def num_queries(self) -> QueryCount:
         """Slots that the collator leaves after the answer."""
         return self.grounder.num_queries
+
+    @property
+    def taps(self) -> list[int]:
+        """LLM layers whose states of the slots the grounder reads."""
+        return list(self.grounder.taps)
 
     @property
     def temporal_patch_size(self) -> int:
@@ -93,12 +83,13 @@ class GroundingModel(PreTrainedModel):
     def forward(self, *, temperature: float = 1.0, **batch: Tensor) -> GroundingOutput:
         """One pass over a batch of data/collate.py: `collate_inputs`."""
         vision = encode_vision(self.mllm, batch["pixel_values"], batch["grid_thw"])
-        states = hidden_states(self.mllm, batch, vision, self.grounder.queries.embedding.weight, self.taps)
+        queries = self.grounder.query_embeddings(batch)
+        states = hidden_states(self.mllm, batch, vision, queries, self.taps)
         logps_BL, entropies_BL = score_tokens(
             self.mllm, states.last_BLD, batch, banned_ids=self.banned_ids, temperature=temperature
         )
         vision = vision.select(batch["vision_of_row"])
-        grounding = self.grounder(states, vision, batch["frame_position"], batch["frame_time_sec"])
+        grounding = self.grounder(states, vision, batch)
         return GroundingOutput(logps_BL, entropies_BL, grounding)
 
     def ground(self, processor: Any, **question: Any) -> Grounding:

@@ -60,7 +60,7 @@ def empty_model(config: ModelConfig, backbone: Qwen3VLConfig) -> GroundingModel:
         mllm = Qwen3VLForConditionalGeneration._from_config(
             backbone, dtype=torch.float32, attn_implementation="eager" if config.attention == "eager" else "sdpa"
         )
-        grounding_config = GroundingConfig(grounder=config.grounder, grounder_args=config.bridge.model_dump())
+        grounding_config = GroundingConfig(grounder=config.grounder, grounder_args=config.args_of_grounder())
         model = GroundingModel(grounding_config, mllm)
         if config.freeze_vision:
             freeze_vision_tower(mllm)

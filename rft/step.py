@@ -12,7 +12,7 @@ from torch import Tensor
 
 from configs.rft import RFTConfig
 from data.answers import Answer, ParseFailure, parse_answer
-from data.collate import Batch, collate_inputs, collate_targets
+from data.collate import Batch, QueryCount, collate_inputs, collate_targets
 from data.dataset import training_frames
 from data.encoding import EncodedPrompt, completion_text
 from data.geometry import box_cxcywh_to_xyxy
@@ -57,7 +57,7 @@ def make_batch(
     processor: object,
     config: RFTConfig,
     *,
-    num_queries: int,
+    num_queries: QueryCount,
     temporal_patch_size: int,
     rng: np.random.Generator | None = None,
 ) -> RolloutBatch:

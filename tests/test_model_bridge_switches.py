@@ -12,7 +12,8 @@ from torch import Tensor
 from configs.model import BridgeConfig
 from model.backbone import LLMStates, VisionFeatures
 from model.bridge import tapped_layers
-from model.bridge_grounder import BridgeGrounder, GrounderOutput
+from model.bridge_grounder import BridgeGrounder
+from model.grounder import GrounderOutput
 
 LLM_WIDTH, VISION_WIDTH, ROWS, PATCHES, CELLS = 24, 12, 2, 3, 4
 
@@ -52,7 +53,7 @@ def states_and_vision(*, frames_scale: float = 1.0) -> tuple[LLMStates, VisionFe
 def ask(grounder: BridgeGrounder, *, shift_sec: float = 0.0, frames_scale: float = 1.0) -> GrounderOutput:
     states, vision = states_and_vision(frames_scale=frames_scale)
     position_BF = torch.tensor([[0, 3], [2, 5]])
-    return grounder(states, vision, position_BF, position_BF * 0.5 + shift_sec)
+    return grounder(states, vision, {"frame_position": position_BF, "frame_time_sec": position_BF * 0.5 + shift_sec})
 
 
 def boxes_differ(a: GrounderOutput, b: GrounderOutput) -> bool:
@@ -93,7 +94,8 @@ def test_alignment_feedback(feedback: bool) -> None:
     """The gradient of ETA's scores reaches the LLM's states, or stops before them."""
     grounder = make_grounder(alignment_feedback=feedback)
     states, vision = states_and_vision()
-    output = grounder(states, vision, torch.zeros(ROWS, 1, dtype=torch.long), torch.zeros(ROWS, 1))
+    zeros_B1 = torch.zeros(ROWS, 1)
+    output = grounder(states, vision, {"frame_position": zeros_B1.long(), "frame_time_sec": zeros_B1})
     assert output.alignment_BT is not None and output.cells_BN is not None
     (output.alignment_BT.sum() + output.cells_BN.sum()).backward()
     assert [frames.grad is not None for frames in states.frames] == [feedback] * ROWS

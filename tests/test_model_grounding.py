@@ -195,7 +195,7 @@ def test_the_decoder_overfits_one_batch(model: GroundingModel, tiny: Tiny) -> No
     optimizer = torch.optim.AdamW(model.grounder.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_steps)
     for _ in range(num_steps):
-        grounding = model.grounder(states, vision, batch["frame_position"], batch["frame_time_sec"])
+        grounding = model.grounder(states, vision, batch)
         loss = weigh(grounding_losses(grounding, targets), LossConfig())
         optimizer.zero_grad()
         loss.backward()
