@@ -1,6 +1,6 @@
 """Reinforcement fine-tuning with GRPO; fields that TRL's GRPOConfig has keep its names."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,16 @@ from configs.rewards import RewardConfig
 from configs.run import RunConfig
 
 DecoderUpdate = Literal["frozen", "supervised", "pathwise"]
+
+Phase = Literal[
+    "encode", "rollout", "signal", "vision", "prompt", "completions", "decoder", "scoring", "reference", "reward",
+    "backward", "update", "push", "wait", "validate", "other",
+]  # fmt: skip
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""What a GRPO step spends its time on; what each one holds is said in rft/phase_seconds.py."""
+
+SHAPING_TERMS = ("format", "consistency", "think")
+"""Reward terms that say how an answer is written, and not whether it is right."""
 
 
 class RolloutConfig(Config):
@@ -33,6 +43,10 @@ class RolloutConfig(Config):
     kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Share of the GPU that vLLM may take; not used on CPU."""
+    max_resamples: Annotated[int, Field(ge=0)] = 0
+    """How often a step draws further prompts in place of those whose group has no signal (dynamic sampling, DAPO,
+    2503.14476, section 3.2), each time as many as are missing; then groups without signal fill the step up. The draws are a
+    function of seed and step. Above 0, a forward without gradient finds the signal before training."""
     timeout_sec: Annotated[float, Field(gt=0)] = 600.0
     """Longest wait for a generation or a weight push."""
     max_logprob_mismatch: Annotated[float, Field(gt=0)] = 0.02
@@ -63,9 +77,15 @@ class ObjectiveConfig(Config):
     """Multiply the KL term by the ratio, whose gradient makes that of the estimate unbiased (DeepSeek-V3.2, 2512.02556)."""
     mask_truncated_completions: bool = False
     """Leave completions that were cut off out of the loss (DAPO section 3.4); they still count in the group's mean."""
+    zero_variance: Literal["keep", "mask", "drop"] = "keep"
+    """What becomes of a group without signal, in which no outcome term differs: `keep` it, and it teaches what its other
+    terms say (format); `mask` it out of the policy loss, whose divisors stay; `drop` it from the divisors too, which takes a
+    forward without gradient before training. The decoder's term keeps every group."""
+    outcome_terms: list[str] | None = None
+    """The reward terms that signal is looked for in; None: all with a weight but those of SHAPING_TERMS."""
     scale_rewards: Literal["running", "group", "batch", "none"] = "running"
-    """What advantages are divided by: a running standard deviation of the reward (floor `std_floor`), the group's,
-    the batch's, or nothing."""
+    """What advantages are divided by: a running standard deviation of the reward, one for each task (floor `std_floor`), the
+    group's, the batch's, or nothing."""
     std_floor: Annotated[float, Field(gt=0)] = 0.05
     std_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the running standard deviation, step by step."""
@@ -93,6 +113,11 @@ class ObjectiveConfig(Config):
             raise ValueError(
                 "decoder_update=pathwise needs loss_type=sum and scale_rewards=running: both terms of the gradient "
                 f"must share one scale; got loss_type={self.loss_type}, scale_rewards={self.scale_rewards}"
+            )
+        if self.decoder_update == "pathwise" and self.zero_variance == "drop":
+            raise ValueError(
+                "zero_variance=drop divides the policy's term by other counts than the boxes', and decoder_update=pathwise "
+                "needs one scale for both: use zero_variance=mask"
             )
         return self
 
@@ -131,6 +156,26 @@ class RFTConfig(Config):
     lora: LoraConfig | None = None
     """Adapters on the LLM instead of training it whole; vLLM gets, and checkpoints hold, the merged weights."""
     gradient_checkpointing: bool = False
+    split_forward_time: bool = True
+    """Log the seconds of the forward by its parts (vision, prompt, completions, decoder). On a GPU the trainer then waits
+    for the device where a part ends; without it the whole forward is `scoring`."""
+
+    @property
+    def signal_terms(self) -> list[str]:
+        """The terms that tell whether a group has signal (objective.zero_variance, rollout.max_resamples)."""
+        if self.objective.outcome_terms is not None:
+            return self.objective.outcome_terms
+        weights = self.rewards.weights.model_dump() | self.rewards.own
+        return [name for name, weight in weights.items() if weight > 0 and name not in SHAPING_TERMS]
+
+    @model_validator(mode="after")
+    def _known_outcome_terms(self) -> "RFTConfig":
+        known = [*self.rewards.weights.model_dump(), *self.rewards.own]
+        unknown = [name for name in self.signal_terms if name not in known]
+        is_used = self.objective.zero_variance != "keep" or self.rollout.max_resamples > 0
+        if unknown or (is_used and not self.signal_terms):
+            raise ValueError(f"objective.outcome_terms: expected terms of {known}, got {self.signal_terms}")
+        return self
 
     @model_validator(mode="after")
     def _only_stvg(self) -> "RFTConfig":

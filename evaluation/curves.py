@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from configs.rft import PHASES
 from configs.run import read_metrics, setup_logging
 
 logger = logging.getLogger("evaluation.curves")
@@ -26,13 +27,17 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes. keys: metrics by legend entry; band: suffix of the metric drawn as a band around its line."""
+    """One set of axes. keys: metrics by legend entry; band: suffix of the metric drawn as a band around its line.
+
+    is_stacked: areas on top of each other, running means, for shares of a whole.
+    """
 
     title: str
     stage: str
     keys: dict[str, str]
     band: str = ""
     log_scale: bool = False
+    is_stacked: bool = False
 
 
 LOSSES = ("text", "box_l1", "box_giou", "presence", "alignment", "contrast", "cells")
@@ -48,6 +53,8 @@ PANELS = (
     Panel("GRPO: |log-prob of vLLM - of the trainer|", "rft", {"mean": "mismatch/mean", "max": "mismatch/max"},
           log_scale=True),
     Panel("GRPO: completion length, tokens", "rft", {"mean": "completion/mean_length"}),
+    Panel("GRPO: seconds of a step", "rft", {"sum": "seconds/step"}),
+    Panel("GRPO: where the time of a step goes", "rft", {phase: f"share/{phase}" for phase in PHASES}, is_stacked=True),
 )  # fmt: skip
 
 
@@ -94,14 +101,21 @@ def _has(panel: Panel, rows: Rows) -> bool:
 
 
 def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[Rows]) -> None:
-    for number, (label, key) in enumerate(panel.keys.items()):
-        drawn = [rows for rows in runs if any(key in row for row in rows)]
-        for rows in drawn:
-            _draw_line(axis, panel, key, rows, colour=f"C{number}", label=label if rows is drawn[0] else None)
+    if panel.is_stacked:
+        _draw_areas(axis, panel, runs)
+    else:
+        _draw_lines(axis, panel, runs)
     axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel("step", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
+
+
+def _draw_lines(axis: Axes, panel: Panel, runs: Sequence[Rows]) -> None:
+    for number, (label, key) in enumerate(panel.keys.items()):
+        drawn = [rows for rows in runs if any(key in row for row in rows)]
+        for rows in drawn:
+            _draw_line(axis, panel, key, rows, colour=f"C{number}", label=label if rows is drawn[0] else None)
     if panel.log_scale:
         axis.set_yscale("log")
     if len(panel.keys) > 1:
@@ -112,7 +126,7 @@ def _draw_line(axis: Axes, panel: Panel, key: str, rows: Rows, *, colour: str, l
     """A running mean over a twelfth of the points, the points themselves behind it, and a band where there is one."""
     points: Any = pandas.DataFrame([row for row in rows if key in row]).set_index("step")
     values = points[key].where(points[key] > 0) if panel.log_scale else points[key]
-    rolling: dict[str, Any] = {"window": max(1, len(points) // 12), "center": True, "min_periods": 1}
+    rolling = _rolling(len(points))
     smooth = values.rolling(**rolling).mean()
     axis.plot(values.index, values, color=colour, linewidth=0.6, alpha=0.35)
     axis.plot(
@@ -121,6 +135,23 @@ def _draw_line(axis: Axes, panel: Panel, key: str, rows: Rows, *, colour: str, l
     if panel.band and key + panel.band in points:
         spread = points[key + panel.band].rolling(**rolling).mean()
         axis.fill_between(smooth.index, smooth - spread, smooth + spread, color=colour, alpha=0.12, linewidth=0)
+
+
+def _draw_areas(axis: Axes, panel: Panel, runs: Sequence[Rows]) -> None:
+    """What is never above 1 % is left white, at the top; the legend gives means over all steps."""
+    rows = [row for rows in runs for row in rows if row.keys() & set(panel.keys.values())]
+    points: Any = pandas.DataFrame(rows).set_index("step").reindex(columns=list(panel.keys.values())).fillna(0.0)
+    shares = {label: points[key] for label, key in panel.keys.items() if points[key].max() > 0.01}
+    smooth = [share.rolling(**_rolling(len(points))).mean() for share in shares.values()]
+    labels = [f"{label} {share.mean():.0%}" for label, share in shares.items()]
+    axis.stackplot(points.index, smooth, labels=labels, colors=pyplot.get_cmap("tab20").colors)  # type: ignore[attr-defined]
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=6, ncols=3, loc="lower left")
+
+
+def _rolling(count: int) -> dict[str, Any]:
+    """A centred window over a twelfth of the points."""
+    return {"window": max(1, count // 12), "center": True, "min_periods": 1}
 
 
 if __name__ == "__main__":

@@ -1,15 +1,25 @@
-"""Group-relative advantages and the scale that they are divided by.
+"""Group-relative advantages, the scale that they are divided by, and which groups have a signal at all.
 
 Source: GRPO is DeepSeekMath (2402.03300), section 4.1; no division is Dr. GRPO (2503.20783); the batch's standard
-deviation is Lite-PPO (2508.08221). The running one is ours: it changes slowly, so it can divide the pathwise term too
-without flipping the sign of what a group teaches. Standard deviations are the sample's plus 1e-4, as in TRL 1.16.
+deviation is Lite-PPO (2508.08221), a running one for each task OneThinker's. It changes slowly, so it can divide the pathwise
+term too without flipping the sign of what a group teaches. Standard deviations of groups and batches are the sample's plus
+1e-4, as in TRL 1.16.
 
-Shapes: P prompts, G completions of each.
+Shapes: P prompts, G completions of each, K reward terms, N completions of all ranks.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import torch
 from torch import Tensor
 
+from data.types import Task
+
+TASKS: tuple[str, ...] = get_args(Task)
 STD_EPS = 1e-4
+SAME_REWARD = 1e-6
+"""Rewards that differ by less are the same one, in another rounding."""
 
 
 def group_advantages(rewards_PG: Tensor, *, scale: Tensor) -> Tensor:
@@ -29,17 +39,38 @@ def batch_std(rewards_PG: Tensor) -> Tensor:
     return rewards_PG.double().std().reshape(1, 1) + STD_EPS
 
 
+def has_signal(terms_PGK: Tensor, names: Sequence[str], outcome: Sequence[str]) -> Tensor:
+    """Groups in which at least one outcome term differs between two completions, [P] bool.
+
+    DAPO (2503.14476, section 3.2) looks at the accuracy alone: a group whose answers are all as good, and differ in form
+    only, teaches nothing about the task.
+    """
+    values_PGK = terms_PGK[..., [names.index(name) for name in outcome]]
+    return ((values_PGK.amax(dim=1) - values_PGK.amin(dim=1)) > SAME_REWARD).any(dim=1)
+
+
 class RunningStd:
-    """An exponential average of the batch's standard deviation, with a floor; constant within a step."""
+    """For each task an exponential average of its rewards' standard deviation, with a floor; constant within a step.
+
+    Tasks pay on scales of their own: one average over all would divide the rewards of one by the spread of another.
+    """
 
     def __init__(self, *, initial: float, decay: float, floor: float) -> None:
-        self.value, self.decay, self.floor = initial, decay, floor
+        self.initial, self.decay, self.floor = initial, decay, floor
+        self.values: dict[str, float] = {}
 
-    @property
-    def scale(self) -> float:
-        """What this step divides by."""
-        return max(self.value, self.floor)
+    def scale(self, task: str) -> float:
+        """What the rewards of a task are divided by in this step."""
+        return max(self.values.get(task, self.initial), self.floor)
 
-    def update(self, rewards: Tensor) -> None:
-        """Take in all rewards of a step, any shape, after it."""
-        self.value = self.decay * self.value + (1 - self.decay) * float(rewards.double().std(correction=0))
+    def update(self, rewards_by_task: Mapping[str, Tensor]) -> None:
+        """Take in all rewards of a step after it, those of each task as a tensor of any shape."""
+        for task, rewards in rewards_by_task.items():
+            spread = float(rewards.double().std(correction=0))
+            self.values[task] = self.decay * self.values.get(task, self.initial) + (1 - self.decay) * spread
+
+
+def split_by_task(rewards_N: Tensor, task_numbers_N: Tensor) -> dict[str, Tensor]:
+    """The rewards of each task that is there; task_numbers_N: positions in TASKS."""
+    numbers = torch.unique(task_numbers_N).long().tolist()
+    return {TASKS[number]: rewards_N[task_numbers_N == number] for number in numbers}

@@ -3,7 +3,7 @@
     config.json, grounder.safetensors, mllm/     model/grounding_model.py; can be evaluated, exported, refined
     optimizer.bin, random_states_{rank}.pkl      by accelerate, read back with weights_only
     progress.json                                finished steps (also the version of the engine's weights), the running
-                                                 standard deviation, the learning-rate schedule
+                                                 standard deviation of each task, the learning-rate schedule
 
 Between two steps no request is in flight, and the prompts of a step follow from the seed and its number: progress.json
 is the whole state of the sampler.
@@ -37,7 +37,7 @@ def save_state(
     state = learner.gathered_state()
     if accelerator.is_main_process:
         save_checkpoint(learner.unwrapped, learner.processor, staged, state=state)
-        progress = {"step": step, "running_std": running_std.value, "schedule": learner.schedule.state_dict()}
+        progress = {"step": step, "running_std": running_std.values, "schedule": learner.schedule.state_dict()}
         (staged / PROGRESS).write_text(json.dumps(progress, indent=2) + "\n")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -50,7 +50,7 @@ def load_state(learner: Learner, folder: Path, running_std: RunningStd) -> int:
     learner.accelerator.load_state(str(folder))
     progress: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
     learner.schedule.load_state_dict(progress["schedule"])
-    running_std.value = progress["running_std"]
+    running_std.values = progress["running_std"]
     return progress["step"]
 
 
@@ -63,10 +63,10 @@ def save_final(learner: Learner, folder: Path) -> None:
 
 
 def push_weights(learner: Learner, engine: EngineClient, *, version: int) -> None:
-    """The MLLM's weights, adapters merged, to the engine under the names of a checkpoint; every rank must call."""
+    """The MLLM's weights, adapters merged, to the engine under the names of a checkpoint, by the main rank; every rank must
+    call, and wait for it."""
     state = learner.gathered_state()
     if learner.accelerator.is_main_process:
         state = merged_state(learner.unwrapped, state)
         mllm = {name.removeprefix("mllm."): value for name, value in state.items() if name.startswith("mllm.")}
         engine.push(checkpoint_names(mllm, learner.unwrapped.mllm.config), version=version)
-    learner.accelerator.wait_for_everyone()

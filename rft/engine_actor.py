@@ -1,5 +1,6 @@
 """The vLLM engine as a Ray actor. Light to import: a driver starts the engine before it loads anything else."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,11 @@ class EngineActor:
 
     def generate(
         self, prompts: "Sequence[EncodedPrompt]", args: "SamplingArgs", seeds: Sequence[int], version: int
-    ) -> "list[list[Rollout]]":
-        """See VllmEngine.generate."""
-        return self._engine.generate(prompts, args, seeds=seeds, version=version)
+    ) -> "tuple[list[list[Rollout]], float]":
+        """See VllmEngine.generate; and the seconds that it took."""
+        start = time.perf_counter()
+        groups = self._engine.generate(prompts, args, seeds=seeds, version=version)
+        return groups, time.perf_counter() - start
 
     def update_weights(self, weights: "list[tuple[str, Tensor]]", version: int) -> int:
         """See VllmEngine.update_weights."""

@@ -28,7 +28,8 @@ from configs.rft import ObjectiveConfig
 class StepCounts:
     """Of the whole step, over all micro-batches of a rank; tokens are those that the loss is about."""
 
-    num_completions: int
+    num_completions: float
+    """A whole number, unless groups are dropped: then the mean over ranks of those that are left."""
     num_tokens: int
     num_tokens_mean: float
     """Mean of num_tokens over all ranks: DDP averages gradients, so a sum over it is a mean over everyone's tokens."""

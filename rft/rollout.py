@@ -1,5 +1,6 @@
 """The trainer's side of the engine: every call has a timeout and a version."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ class EngineClient:
     def __init__(self, engine: ActorHandle[Any], *, timeout_sec: float) -> None:
         self._engine: Any = engine
         self._timeout_sec = timeout_sec
+        self.waited_sec = 0.0
+        """Of the last `generate`: the time that the engine did not work on it, but for others, or that it took to get there."""
 
     def wait_until_ready(self) -> None:
         """Block until the engine is up."""
@@ -30,7 +33,10 @@ class EngineClient:
     ) -> list[list[Rollout]]:
         """Groups of rollouts. Only what vLLM needs travels: ids and raw frames, not the trainer's patches."""
         light = [replace(prompt, pixel_values_VC=torch.empty(0)) for prompt in prompts]
-        return self._get(self._engine.generate.remote(light, args, list(seeds), version), "generate")
+        start = time.perf_counter()
+        groups, busy_sec = self._get(self._engine.generate.remote(light, args, list(seeds), version), "generate")
+        self.waited_sec = max(time.perf_counter() - start - busy_sec, 0.0)
+        return groups
 
     def push(self, weights: dict[str, Tensor], *, version: int) -> None:
         """Send all weights through the object store and wait until the engine has them."""

@@ -1,7 +1,6 @@
-"""What a trainer rank needs before the loop: accelerator, model, optimizer, the order of its prompts."""
+"""What a trainer rank needs before the loop: accelerator, model, optimizer."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,6 @@ from transformers import get_scheduler
 
 from configs.rft import RFTConfig
 from data.dataset import PromptEncoder
-from data.mixture import draw_order, sample_groups
-from data.sources import load_samples
-from data.token_budget import report_budget
-from data.types import GroundingSample
 from evaluation.vllm_engine import SamplingArgs
 from model.backbone import freeze_vision_tower
 from model.build import as_trained, load_checkpoint, make_optimizer
@@ -104,14 +99,3 @@ def sampling_args(config: RFTConfig, learner: Learner) -> SamplingArgs:
         eos_id=learner.processor.tokenizer.eos_token_id,
         banned_ids=tuple(learner.unwrapped.banned_ids),
     )
-
-
-def prompts_of_steps(config: RFTConfig, learner: Learner, *, first_step: int) -> Iterator[list[GroundingSample]]:
-    """This rank's samples of step `first_step` and those after it: a slice of one order that all ranks share."""
-    samples, accelerator = load_samples(config.data, config.data.train_split), learner.accelerator
-    report_budget(samples, learner.encoder.budget, config.data.train_split)
-    size, world = config.rollout.prompts_per_step, accelerator.num_processes
-    total = config.max_steps * size * world
-    order = draw_order(sample_groups(samples, config.data), total=total, seed=config.run.seed)
-    for rows in order.reshape(config.max_steps, world, size)[first_step:, accelerator.process_index]:
-        yield [samples[index] for index in rows]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.rft import RFTConfig
+from configs.rft import ObjectiveConfig, RFTConfig
 from data.answers import Answer, ParseFailure, parse_answer
 from data.collate import Batch, QueryCount, collate_inputs, collate_targets
 from data.dataset import training_frames
@@ -22,7 +22,7 @@ from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
-from rft.advantages import batch_std, group_advantages, group_std
+from rft.advantages import TASKS, RunningStd, batch_std, group_advantages, group_std, has_signal
 from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics
 from rft.step_metrics import reward_metrics
 
@@ -48,6 +48,11 @@ class RolloutBatch:
     def mask_BL(self) -> Tensor:
         """The sampled tokens."""
         return self.inputs["score_mask"].bool()
+
+    @property
+    def task_numbers_B(self) -> Tensor:
+        """Positions in TASKS."""
+        return torch.tensor([TASKS.index(sample.task) for sample in self.samples])
 
 
 def make_batch(
@@ -128,12 +133,12 @@ def rollout_loss(
     batch: RolloutBatch,
     output: GroundingOutput,
     rewards: RewardBreakdown,
-    running_scale: float,
+    running_std: RunningStd,
     counts: StepCounts,
     config: RFTConfig,
     ref_logps_BL: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one micro-batch and its metrics. running_scale: of the rewards of all ranks, see RunningStd.
+    """Loss of one micro-batch and its metrics. running_std: of the rewards of all ranks.
 
     ref_logps_BL: of the reference policy, where the objective has a KL term.
     """
@@ -141,20 +146,15 @@ def rollout_loss(
     mask_BL = batch.mask_BL.to(output.logps_BL.device)
     old_BL = batch.old_logps_BL.to(output.logps_BL.device)
     rewards_PG = rewards.total_B.detach().reshape(-1, batch.num_generations)
-    scale = {
-        "running": rewards_PG.new_tensor([[running_scale]]),
-        "group": group_std(rewards_PG),
-        "batch": batch_std(rewards_PG),
-        "none": rewards_PG.new_ones(1, 1),
-    }[objective.scale_rewards]
+    scale = _scale(rewards_PG, batch, running_std, objective)
     advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
-    trained_BL = mask_BL
-    if objective.mask_truncated_completions:
-        trained_BL = mask_BL & ~batch.truncated_B.to(mask_BL.device)[:, None]
+    signal_P = has_signal(rewards.terms_BK.detach().unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
+    trained_BL = _trained(mask_BL, batch, signal_P, objective)
     loss = policy_loss(output.logps_BL, old_BL, advantages_B, trained_BL, counts, objective, ref_logps_BL)
-    metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.mean())}
+    metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.double().mean())}
+    metrics["reward/no_signal_groups"] = float((~signal_P).double().mean())
     if objective.decoder_update == "pathwise":
-        path = pathwise_loss(rewards.total_B, output.logps_BL, old_BL, mask_BL, counts, scale=running_scale)
+        path = _pathwise(batch, output, rewards, running_std, counts)
         loss, metrics["loss/pathwise"] = loss + path, float(path.detach())
     elif objective.decoder_update == "supervised":
         terms = grounding_losses(output.grounding, {k: v.to(loss.device) for k, v in batch.inputs.items()})
@@ -164,3 +164,36 @@ def rollout_loss(
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
+
+
+def _scale(rewards_PG: Tensor, batch: RolloutBatch, running_std: RunningStd, objective: ObjectiveConfig) -> Tensor:
+    """What advantages are divided by; broadcasts to [P, G]."""
+    if objective.scale_rewards == "running":
+        tasks_P = [sample.task for sample in batch.samples[:: batch.num_generations]]
+        return rewards_PG.new_tensor([[running_std.scale(task)] for task in tasks_P])
+    if objective.scale_rewards == "none":
+        return rewards_PG.new_ones(1, 1)
+    return group_std(rewards_PG) if objective.scale_rewards == "group" else batch_std(rewards_PG)
+
+
+def _trained(mask_BL: Tensor, batch: RolloutBatch, signal_P: Tensor, objective: ObjectiveConfig) -> Tensor:
+    """The sampled tokens that the policy loss is about."""
+    if objective.mask_truncated_completions:
+        mask_BL = mask_BL & ~batch.truncated_B.to(mask_BL.device)[:, None]
+    if objective.zero_variance != "keep":
+        mask_BL = mask_BL & signal_P.repeat_interleave(batch.num_generations)[:, None]
+    return mask_BL
+
+
+def _pathwise(
+    batch: RolloutBatch, output: GroundingOutput, rewards: RewardBreakdown, running_std: RunningStd, counts: StepCounts
+) -> Tensor:
+    """The sum over tasks of each one's pathwise term, with its own scale."""
+    device = output.logps_BL.device
+    old_BL, mask_BL = batch.old_logps_BL.to(device), batch.mask_BL.to(device)
+    total = output.logps_BL.new_zeros(())
+    for task in dict.fromkeys(sample.task for sample in batch.samples):
+        rows = [row for row, sample in enumerate(batch.samples) if sample.task == task]
+        given = (rewards.total_B[rows], output.logps_BL[rows], old_BL[rows], mask_BL[rows])
+        total = total + pathwise_loss(*given, counts, scale=running_std.scale(task))
+    return total

@@ -1,40 +1,16 @@
 """What a GRPO step is told by: counts, rewards within groups, lengths. Of the main rank's own completions."""
 
-import contextlib
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from configs.rft import RFTConfig
 from evaluation.vllm_engine import Rollout, RolloutError
 from rewards.composer import RewardBreakdown
+from rft.advantages import SAME_REWARD
 from rft.objective import StepCounts
 
 Groups = Sequence[Sequence[Rollout]]
-
-
-class PhaseSeconds:
-    """How long each phase of a step took."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = defaultdict(float)
-
-    @contextlib.contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the duration of a phase."""
-        start = time.perf_counter()
-        yield
-        self._seconds[phase] += time.perf_counter() - start
-
-    def clear(self) -> None:
-        """Begin a step."""
-        self._seconds.clear()
-
-    def metrics(self) -> dict[str, float]:
-        """Seconds of this step by phase."""
-        return {f"seconds/{phase}": round(value, 4) for phase, value in self._seconds.items()}
 
 
 def combine(collected: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -52,7 +28,7 @@ def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, 
     """Mean of each term, its standard deviation within groups, and the share of groups that teach nothing."""
     total_PG = rewards.total_B.detach().reshape(-1, num_generations)
     metrics = {"reward/total": float(total_PG.mean()), "reward/total_group_std": float(total_PG.std(dim=1).mean())}
-    metrics["reward/zero_std_groups"] = float((total_PG.std(dim=1) < 1e-6).float().mean())
+    metrics["reward/zero_std_groups"] = float((total_PG.std(dim=1) < SAME_REWARD).float().mean())
     for name, values_B in zip(rewards.names, rewards.terms_BK.detach().unbind(dim=1), strict=True):
         values_PG = values_B.reshape(-1, num_generations)
         metrics[f"reward/{name}"] = float(values_PG.mean())
@@ -60,13 +36,23 @@ def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, 
     return metrics
 
 
-def step_counts(groups: Groups, config: RFTConfig, mean_over_ranks: Callable[[float], float]) -> StepCounts:
-    """Completions and tokens of the whole step. mean_over_ranks: every rank must call."""
+def step_counts(
+    groups: Groups, signal: Sequence[bool] | None, config: RFTConfig, mean_over_ranks: Callable[[float], float]
+) -> StepCounts:
+    """Completions and tokens of the whole step. mean_over_ranks: every rank must call.
+
+    signal: which groups have one, where those without are dropped. Ranks may keep different numbers of groups: then the count
+    is their mean, so that DDP's mean of gradients is one over everyone's completions.
+    """
+    is_dropped = config.objective.zero_variance == "drop"
+    if is_dropped:
+        assert signal is not None
+        groups = [group for group, is_kept in zip(groups, signal, strict=True) if is_kept]
     rollouts = [rollout for group in groups for rollout in group]
     trained = [r for r in rollouts if not (config.objective.mask_truncated_completions and r.is_truncated)]
     num_tokens = sum(len(rollout.completion_ids) for rollout in trained)
     return StepCounts(
-        num_completions=len(rollouts),
+        num_completions=max(mean_over_ranks(len(rollouts)), 1.0) if is_dropped else len(rollouts),
         num_tokens=num_tokens,
         num_tokens_mean=mean_over_ranks(num_tokens),
         max_completion_length=config.rollout.max_completion_length,

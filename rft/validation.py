@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from configs.rft import RFTConfig
-from data.dataset import model_inputs
 from data.mixture import draw_order, sample_groups
 from data.sources import load_samples
 from data.types import GroundingSample
 from rewards.composer import RewardComposer
+from rft.micro_batches import micro_batches, rewards_without_gradient
+from rft.resampling import RolledOut
 from rft.rollout import EngineClient
 from rft.setup import Learner, sampling_args
-from rft.step import answered_tubes, make_batch
 
 
 def validation_samples(config: RFTConfig) -> list[GroundingSample]:
@@ -36,14 +36,11 @@ def greedy_rewards(
         samples = mine[start : start + size]
         prompts = [learner.encoder(sample) for sample in samples]
         groups = engine.generate(prompts, greedy, seeds=[0] * len(prompts), version=version)
-        batch = make_batch(
-            samples, prompts, groups, learner.processor, config,
-            num_queries=learner.unwrapped.num_queries, temporal_patch_size=learner.unwrapped.temporal_patch_size,
-        )  # fmt: skip
-        inputs = {name: tensor.to(accelerator.device) for name, tensor in model_inputs(batch.inputs).items()}
-        with torch.no_grad():
-            scored = rewards(answered_tubes(batch, learner.unwrapped(**inputs)))
-        rows.append(torch.cat([scored.total_B[:, None], scored.terms_BK, torch.ones(len(samples), 1)], dim=1))
+        rolled = [RolledOut(*row) for row in zip(samples, prompts, groups, strict=True)]
+        whole = config.model_copy(update={"prompts_per_micro_batch": size})
+        for batch in micro_batches(rolled, learner, whole):
+            scored, _ = rewards_without_gradient(batch, learner, rewards)
+            rows.append(torch.cat([scored.total_B[:, None], scored.terms_BK, torch.ones(len(samples), 1)], dim=1))
     sums: Any = accelerator.reduce(torch.cat(rows).sum(dim=0))
     *means, _ = (sums / sums[-1]).tolist()
     return {f"validation/{name}": mean for name, mean in zip(["reward", *rewards.names], means, strict=True)}

@@ -115,4 +115,4 @@ def kill(process: psutil.Popen) -> None:
 def rows_of(out: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock says."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "time" and not k.startswith("seconds/")} for row in rows]
+    return [{k: v for k, v in row.items() if k != "time" and not k.startswith(("seconds/", "share/"))} for row in rows]

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from rft.advantages import RunningStd, batch_std, group_advantages, group_std
+from rft.advantages import TASKS, RunningStd, batch_std, group_advantages, group_std, has_signal, split_by_task
 
 
 def test_group_std_by_hand() -> None:
@@ -31,12 +32,41 @@ def test_batch_std_by_hand() -> None:
     )
 
 
-def test_running_std() -> None:
-    """0.4 at first; a batch of std 0.5: 0.9 x 0.4 + 0.1 x 0.5 = 0.41; never below the floor."""
+def test_running_std_of_each_task() -> None:
+    """0.4 at first; stvg of std 0.5: 0.9 x 0.4 + 0.1 x 0.5 = 0.41; qa of std 0.1: 0.37; rec is not in the step."""
     running = RunningStd(initial=0.4, decay=0.9, floor=0.05)
-    assert running.scale == 0.4
-    running.update(torch.tensor([0.0, 1.0]))
-    assert abs(running.scale - 0.41) < 1e-12
+    assert running.scale("stvg") == 0.4
+    running.update({"stvg": torch.tensor([0.0, 1.0]), "qa": torch.tensor([0.2, 0.4, 0.2, 0.4])})
+    scales = [running.scale(task) for task in ("stvg", "qa", "rec")]
+    assert scales == pytest.approx([0.41, 0.37, 0.4], abs=1e-8)
+
+
+def test_running_std_is_never_below_its_floor() -> None:
+    running = RunningStd(initial=0.4, decay=0.9, floor=0.05)
     for _ in range(100):
-        running.update(torch.tensor([1.0, 1.0]))
-    assert running.scale == 0.05
+        running.update({"stvg": torch.tensor([1.0, 1.0])})
+    assert running.scale("stvg") == 0.05
+
+
+def test_rewards_are_split_by_task() -> None:
+    rewards, numbers = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([TASKS.index(t) for t in ("qa", "stvg", "qa")])
+    split = {task: values.tolist() for task, values in split_by_task(rewards, numbers.float()).items()}
+    assert split == {"stvg": pytest.approx([0.2]), "qa": pytest.approx([0.1, 0.3])}
+
+
+@pytest.mark.parametrize(
+    ("terms_GK", "outcome", "expected"),
+    [
+        ([[1.0, 0.5, 0.2], [1.0, 0.5, 0.2]], ["temporal", "viou"], False),
+        ([[1.0, 0.5, 0.2], [0.0, 0.5, 0.2]], ["temporal", "viou"], False),
+        ([[1.0, 0.5, 0.2], [1.0, 0.5, 0.3]], ["temporal", "viou"], True),
+        ([[1.0, 0.5, 0.2], [1.0, 0.5, 0.3]], ["temporal"], False),
+        ([[1.0, 0.5, 0.2], [1.0, 0.5, 0.2 + 1e-7]], ["viou"], False),
+        ([[1.0, 0.5, 0.2], [0.0, 0.5, 0.2]], ["format"], True),
+        # The total is the same, what is right is not.
+        ([[0.0, 0.7, 0.1], [0.0, 0.1, 0.7]], ["temporal", "viou"], True),
+    ],
+)
+def test_signal_is_looked_for_in_outcome_terms(terms_GK: list, outcome: list[str], expected: bool) -> None:
+    names = ("format", "temporal", "viou")
+    assert has_signal(torch.tensor([terms_GK]), names, outcome).tolist() == [expected]

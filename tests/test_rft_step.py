@@ -16,9 +16,12 @@ from data.types import GroundingSample
 from evaluation.vllm_engine import Rollout
 from model.grounding_model import GroundingModel
 from rewards.composer import RewardComposer
+from rft.advantages import RunningStd
 from rft.objective import StepCounts
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
+from rft.step_metrics import step_counts
 
+HALF = RunningStd(initial=0.5, decay=0.9, floor=0.05)
 TEXTS = ["<time> 0.0 - 4.0 </time>", "", "what?", "<time> 3.0 - 1.0 </time>"]
 
 
@@ -42,7 +45,7 @@ def step(model: GroundingModel, batch: RolloutBatch, config: RFTConfig) -> tuple
     output = model(**model_inputs(batch.inputs))
     rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
     counts = StepCounts(len(batch.answers), int(batch.mask_BL.sum()), float(batch.mask_BL.sum()), 16)
-    return rollout_loss(batch, output, rewards, 0.5, counts, config)
+    return rollout_loss(batch, output, rewards, HALF, counts, config)
 
 
 def with_objective(config: RFTConfig, **objective: object) -> RFTConfig:
@@ -133,7 +136,58 @@ def test_two_micro_batches_give_the_gradient_of_one(model: GroundingModel, tiny:
         for part in parts:
             output = model(**model_inputs(part.inputs))
             rewards = RewardComposer(rft_config.rewards)(answered_tubes(part, output))
-            rollout_loss(part, output, rewards, 0.5, counts, rft_config)[0].backward()
+            rollout_loss(part, output, rewards, HALF, counts, rft_config)[0].backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     torch.testing.assert_close(gradient(batches[:1]), gradient(batches[1:]), atol=1e-5, rtol=1e-4)
+
+
+WRONG, UNREADABLE = "<time> 0.0 - 0.25 </time>", "what?"
+
+
+def group_of(tiny: Tiny, texts: list[str]) -> list[Rollout]:
+    rows = [text_ids(tiny.processor, text) for text in texts]
+    return [Rollout(ids, [-2.0] * len(ids), False, 0) for ids in rows]
+
+
+@pytest.mark.parametrize(("zero_variance", "group"), [("keep", "both"), ("mask", "first"), ("drop", "first alone")])
+def test_groups_without_signal(
+    zero_variance: str, group: str, model: GroundingModel, tiny: Tiny, rft_config: RFTConfig
+) -> None:
+    """The second group has an answer that is wrong and one that is none: its rewards differ by the format alone.
+
+    Kept, its tokens have a gradient; masked, the gradient is that of the first group in a step of four completions; dropped,
+    that of the first group in a step of its own.
+    """
+    config = with_objective(rft_config, decoder_update="frozen", zero_variance=zero_variance)
+    samples = [sample for sample in tiny.of_task("stvg") if sample.span is not None and sample.span.start >= 2][:2]
+    groups = [group_of(tiny, [format_answer(samples[0], decimals=2), WRONG]), group_of(tiny, [WRONG, UNREADABLE])]
+
+    def gradient(count: int, num_completions: int, changed: RFTConfig) -> torch.Tensor:
+        prompts = [tiny.encoder(sample) for sample in samples[:count]]
+        batch = make_batch(
+            samples[:count], prompts, groups[:count], tiny.processor, changed, num_queries=4, temporal_patch_size=2
+        )
+        output = model(**model_inputs(batch.inputs))
+        rewards = RewardComposer(changed.rewards)(answered_tubes(batch, output))
+        model.zero_grad()
+        rollout_loss(batch, output, rewards, HALF, StepCounts(num_completions, 0, 0.0, 16), changed)[0].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    kept = config.model_copy(update={"objective": config.objective.model_copy(update={"zero_variance": "keep"})})
+    expected = {"both": (2, 4), "first": (1, 4), "first alone": (1, 2)}
+    step_of = step_counts(groups, [True, False], config, lambda value: value)
+    assert step_of.num_completions == expected["both" if group == "first" else group][1]
+    ours = gradient(2, int(step_of.num_completions), config)
+    torch.testing.assert_close(ours, gradient(*expected[group], kept), atol=1e-6, rtol=1e-4)
+    assert (gradient(2, 4, kept) - gradient(1, 4, kept)).norm() > 0.01 * ours.norm()
+
+
+def test_dropped_groups_are_counted_over_ranks(rft_config: RFTConfig) -> None:
+    """Three of four groups here; the other rank keeps one: 2 groups of 2 on average, so that DDP's mean is over all 8."""
+    groups = [[Rollout([1, 2], [0.0, 0.0], False, 0)] * 2] * 4
+    config = with_objective(rft_config, decoder_update="frozen", zero_variance="drop")
+    counts = step_counts(groups, [True, True, False, True], config, lambda value: (6 + 2) / 2 if value == 6 else 8.0)
+    assert (counts.num_completions, counts.num_tokens, counts.num_tokens_mean) == (4.0, 12, 8.0)
+    nothing = step_counts(groups, [False] * 4, config, lambda value: value)
+    assert nothing.num_completions == 1.0 and nothing.num_tokens == 0

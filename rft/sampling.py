@@ -1,0 +1,91 @@
+"""The samples of a step with their rollouts: prompts in the run's order, G completions of each, resampled where asked for."""
+
+from collections.abc import Iterator, Sequence
+
+from configs.rft import RFTConfig
+from data.mixture import draw_order, sample_groups
+from data.sources import load_samples
+from data.token_budget import report_budget
+from data.types import GroundingSample
+from evaluation.vllm_engine import request_seed
+from rewards.composer import RewardComposer
+from rft.advantages import has_signal
+from rft.micro_batches import micro_batches, rewards_without_gradient
+from rft.phase_seconds import PhaseSeconds
+from rft.resampling import RolledOut, further_rows, resample
+from rft.rollout import EngineClient
+from rft.setup import Learner, sampling_args
+
+
+class StepPrompts:
+    """This rank's samples of each step: a slice of one order that all ranks share, a function of seed and step."""
+
+    def __init__(self, config: RFTConfig, learner: Learner) -> None:
+        self.config, accelerator = config, learner.accelerator
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.samples = load_samples(config.data, config.data.train_split)
+        report_budget(self.samples, learner.encoder.budget, config.data.train_split)
+        self.groups = sample_groups(self.samples, config.data)
+        size = config.rollout.prompts_per_step
+        order = draw_order(self.groups, total=config.max_steps * self.world * size, seed=config.run.seed)
+        self.rows = order.reshape(config.max_steps, self.world, size)
+
+    def of_step(self, step: int) -> list[GroundingSample]:
+        """The P samples that the step begins with."""
+        return [self.samples[index] for index in self.rows[step, self.rank]]
+
+    def further(self, step: int) -> Iterator[GroundingSample]:
+        """Those that it may draw beside them, none of which any rank has."""
+        taken = self.rows[step].flatten()
+        count = self.config.rollout.max_resamples * len(taken)
+        rows = further_rows(self.groups, taken, count=count, seed=self.config.run.seed, step=step)
+        return (self.samples[index] for index in rows[self.rank :: self.world])
+
+
+class Sampler:
+    """Asks the engine, and looks for signal where the config does something about groups without it."""
+
+    def __init__(
+        self,
+        config: RFTConfig,
+        learner: Learner,
+        engine: EngineClient,
+        rewards: RewardComposer,
+        seconds: PhaseSeconds,
+    ) -> None:
+        self.config, self.learner, self.engine, self.rewards, self.seconds = config, learner, engine, rewards, seconds
+        self.args = sampling_args(config, learner)
+        self.looks_for_signal = config.objective.zero_variance == "drop" or config.rollout.max_resamples > 0
+
+    def roll(self, step: int, samples: Sequence[GroundingSample]) -> list[RolledOut]:
+        """Read the videos, sample G completions of each prompt."""
+        with self.seconds.timed("encode"):
+            prompts = [self.learner.encoder(sample) for sample in samples]
+        with self.seconds.timed("rollout"):
+            seeds = [request_seed(self.config.run.seed, step, sample.sample_id) for sample in samples]
+            groups = self.engine.generate(prompts, self.args, seeds=seeds, version=step)
+            self.seconds.move(self.engine.waited_sec, source="rollout", to="wait")
+        return [RolledOut(*row) for row in zip(samples, prompts, groups, strict=True)]
+
+    def step(self, step: int, prompts: StepPrompts) -> tuple[list[RolledOut], dict[str, float]]:
+        """P rollouts, and how many prompts it took."""
+        first = self.roll(step, prompts.of_step(step))
+        if self.config.rollout.max_resamples == 0:
+            return first, {}
+        rolled, drawn = resample(
+            first,
+            prompts.further(step),
+            lambda samples: self.roll(step, samples),
+            self.signal,
+            max_resamples=self.config.rollout.max_resamples,
+        )
+        return rolled, {"rollout/prompts": float(drawn)}
+
+    def signal(self, rolled: Sequence[RolledOut]) -> list[bool]:
+        """Which groups have signal, by a forward without gradient: boxes count too."""
+        found: list[bool] = []
+        with self.seconds.timed("signal"):
+            for batch in micro_batches(rolled, self.learner, self.config):
+                scored, terms_PGK = rewards_without_gradient(batch, self.learner, self.rewards)
+                found += has_signal(terms_PGK, scored.names, self.config.signal_terms).tolist()
+        return found
