@@ -21,6 +21,17 @@ class ValidationConfig(Config):
     max_samples: Annotated[int, Field(ge=1)] = 128
 
 
+class UnreadableVideosConfig(Config):
+    """What a video does that cannot be read when its turn comes; `data.prepare --check-videos` finds such files before."""
+
+    policy: Literal["error", "skip"] = "error"
+    """End the run with its name, or let its row add nothing to any loss: the file is named in the log once, and the rows are
+    counted in the metrics, data/unreadable/missing and data/unreadable/undecodable."""
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With `skip`: the run ends once it has skipped more than this share of the rows of all its steps together, counted
+    from its last start on."""
+
+
 class SFTConfig(Config):
     """One supervised run: `python -m sft.train --config configs/sft/bridge_2b.yaml`."""
 
@@ -35,6 +46,7 @@ class SFTConfig(Config):
     frames: FrameChoiceConfig = FrameChoiceConfig()
     exposure: ExposureConfig = ExposureConfig()
     annotation_error: AnnotationErrorConfig = AnnotationErrorConfig()
+    unreadable_videos: UnreadableVideosConfig = UnreadableVideosConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     max_steps: Annotated[int, Field(ge=1)] = 1000

@@ -36,7 +36,9 @@ def main() -> None:
     config = config_from_command_line(SFTConfig, __doc__, without_local_rank(sys.argv[1:]))
     quiet_environment()
     setup_logging()
-    with explained(AnnotationError, CheckpointError):
+    from sft.unreadable import TooManyUnreadableError
+
+    with explained(AnnotationError, CheckpointError, TooManyUnreadableError):
         train(config)
 
 
@@ -97,6 +99,7 @@ def make_trainer(
     from transformers import set_seed
 
     from data.dataset import PromptEncoder, SupervisedCollator
+    from data.unreadable import SkippingCollator, SkippingEncoder
     from model.build import start_model
     from sft.trainer import GroundingSFTTrainer, MetricsCallback
 
@@ -105,8 +108,9 @@ def make_trainer(
     if config.deepspeed is not None:
         _tell_deepspeed_of_ranks()
     model, processor = start_model(config.model, config.data, checkpoint=config.checkpoint, resumed=resumed)
-    encoder = PromptEncoder(processor, config.data)
-    collator = SupervisedCollator(
+    skips = config.unreadable_videos.policy == "skip"
+    encoder = (SkippingEncoder if skips else PromptEncoder)(processor, config.data)
+    collator = (SkippingCollator if skips else SupervisedCollator)(
         num_queries=model.num_queries,
         pad_id=processor.tokenizer.pad_token_id,
         temporal_patch_size=model.temporal_patch_size,
@@ -122,8 +126,22 @@ def make_trainer(
         optim=config.optim,
         metrics=MetricsCallback(run),
         store=store,
+        unreadable=_unreadable_rows(config, arguments.world_size) if skips else None,
     )
     return trainer, processor
+
+
+def _unreadable_rows(config: SFTConfig, world_size: int) -> Any:
+    from sft.unreadable import UnreadableRows
+
+    return UnreadableRows(
+        config.unreadable_videos, total_rows=config.max_steps * rows_per_step(config, world_size=world_size)
+    )
+
+
+def rows_per_step(config: SFTConfig, *, world_size: int) -> int:
+    """Of all micro-batches and ranks."""
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
 
 
 def training_dataset(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
@@ -159,7 +177,7 @@ def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
 
     samples = load_samples(config.data, config.data.train_split)
     report_budget(samples, encoder.budget, config.data.train_split)
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
+    per_step = rows_per_step(config, world_size=world_size)
     order = draw_order(
         sample_groups(samples, config.data),
         total=config.max_steps * per_step,

@@ -26,6 +26,7 @@ from configs.run import Run
 from data.dataset import model_inputs
 from model.build import make_optimizer, save_checkpoint
 from model.criterion import supervised_loss, target_counts
+from sft.unreadable import UnreadableRows
 
 
 class MetricsCallback(TrainerCallback):
@@ -36,12 +37,18 @@ class MetricsCallback(TrainerCallback):
         self.validation_loss: tuple[int, float] | None = None
         """Step and value of the last validation."""
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._counts: dict[str, int] = defaultdict(int)
         self._steps = 0
 
     def record(self, terms: dict[str, Tensor]) -> None:
         """Keep a micro-batch's part of a step's terms."""
         for name, value in terms.items():
             self._terms[name].append(value.detach())
+
+    def count(self, counts: dict[str, int]) -> None:
+        """Keep counts of a step, of all ranks together; what is logged is their sum."""
+        for name, value in counts.items():
+            self._counts[name] += value
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The last step is logged whatever log_every is: what follows it is not trained on again after a kill."""
@@ -60,11 +67,12 @@ class MetricsCallback(TrainerCallback):
         """Write one line of metrics."""
         if not self._terms:
             return
-        metrics = {f"loss/{name}": value for name, value in self._means().items()}
+        metrics = {f"loss/{name}": value for name, value in self._means().items()} | dict(self._counts)
         for ours, theirs in (("optim/grad_norm", "grad_norm"), ("optim/lr", "learning_rate")):
             if theirs in (logs or {}):
                 metrics[ours] = float(logs[theirs])
         self._terms.clear()
+        self._counts.clear()
         self._steps = 0
         if self.run is not None:
             self.run.log(metrics, step=state.global_step)
@@ -105,10 +113,11 @@ class GroundingSFTTrainer(SFTTrainer):
         optim: OptimConfig,
         metrics: MetricsCallback,
         store: CheckpointStore,
+        unreadable: UnreadableRows | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, callbacks=[metrics, CheckpointCallback(store, metrics)], **kwargs)
-        self.loss_weights, self.optim, self.metrics = loss_weights, optim, metrics
+        self.loss_weights, self.optim, self.metrics, self.unreadable = loss_weights, optim, metrics, unreadable
         self.model_accepts_loss_kwargs = True  # compute_loss takes the step's counts: the loss is not divided again
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -121,6 +130,8 @@ class GroundingSFTTrainer(SFTTrainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """A step's micro-batches of this rank, and the targets of the step: all micro-batches, all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.unreadable is not None:
+            self.metrics.count(self.unreadable.add(batches))
         counts = [target_counts(batch) for batch in batches]
         ours = {name: torch.stack([count[name] for count in counts]).sum().to(device) for name in counts[0]}
         return batches, reduce(ours, reduction="sum")
