@@ -238,7 +238,7 @@ def score_tokens(
     predicts = score_mask.roll(-1, dims=1)
     predicts[:, -1] = False
     logits_NV = mllm.lm_head(hidden_BLD[predicts]).float() / temperature
-    banned = torch.tensor(banned_ids, device=logits_NV.device)
+    banned = torch.tensor(banned_ids, dtype=torch.long, device=logits_NV.device)
     all_logps_NV = logits_NV.index_fill(1, banned, float("-inf")).log_softmax(dim=-1)
     logps_N = all_logps_NV.gather(1, batch["input_ids"][score_mask][:, None])[:, 0]
     with torch.no_grad():  # reported, not trained
