@@ -99,3 +99,14 @@ class ModelConfig(Config):
         if self.lora is not None and not self.freeze_vision:
             raise ValueError("lora: needs freeze_vision=true; adapters are all that a step's folder keeps of the MLLM")
         return self
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the MLLM's weights under LoRA, which are not trained, and of the merged ones that are stored. bfloat16, the released
+    precision, takes half the memory and needs dtype=bfloat16; adapters and grounder are float32 either way."""
+
+    @model_validator(mode="after")
+    def _frozen_in_half_precision(self) -> "ModelConfig":
+        if self.frozen_dtype == "bfloat16" and (self.lora is None or self.dtype != "bfloat16"):
+            raise ValueError(
+                "frozen_dtype=bfloat16: needs lora and dtype=bfloat16; trained weights are kept in float32"
+            )
+        return self

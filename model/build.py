@@ -22,9 +22,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, Any]:
-    """A fresh grounder on the configured backbone, weights in float32, and the processor with the run's pixel budget."""
+    """A fresh grounder on the configured backbone, weights that are trained in float32, and the processor with the run's
+    pixel budget."""
     check_attention(config.attention, config.dtype)
-    mllm = load_mllm(config.backbone, dtype=torch.float32, attention=config.attention)
+    mllm = load_mllm(config.backbone, dtype=DTYPES[config.frozen_dtype], attention=config.attention)
     processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)
     grounding_config = GroundingConfig(
         grounder=config.grounder,
@@ -56,7 +57,7 @@ def start_model(
 def continue_model(config: ModelConfig, data: DataConfig, folder: str | Path) -> tuple[GroundingModel, Any]:
     """A checkpoint folder's model to be trained further. Raises ValueError where `data` asks for another prompt."""
     check_attention(config.attention, config.dtype)
-    model, processor = load_checkpoint(folder, dtype="float32", attention=config.attention)
+    model, processor = load_checkpoint(folder, dtype=config.frozen_dtype, attention=config.attention)
     trained = PromptConfig(**(model.config.prompt or {}))
     if data.prompt != trained:
         raise ValueError(f"data.prompt: {folder} was trained with {trained}, got {data.prompt}")

@@ -40,6 +40,9 @@ def add_lora(model: GroundingModel, config: LoraConfig, *, resumed: Path | None 
         ),
         model.mllm,
     )
+    for name, parameter in model.mllm.named_parameters():
+        if _is_adapter(name):  # peft gives them the precision of the frozen weights
+            parameter.data = parameter.data.float()
     if resumed is not None:
         _load_adapters(model, resumed / ADAPTER_FILE)
         model.grounder.load_state_dict(load_file(resumed / GROUNDER_FILE), strict=True)
