@@ -6,7 +6,7 @@ micro-batch costs rows x longest row, in tokens. Contiguous cuts of the rows sor
 largest cost, are found by bisection over that cost. Like transformers' BatchRebalanceSampler (trainer_pt_utils.py, 5.17) rows
 are few where they are long; it balances costs iteratively, adds attention's square, and draws the rows itself.
 
-Shapes: P positions of a run, N rows of a step.
+Shapes: P positions of a run, N rows of a step, S steps, R ranks.
 """
 
 import logging
@@ -88,16 +88,21 @@ def _filled(lengths: Sequence[int], limit: int) -> list[int]:
 
 def padding_share(batches: MicroBatches, lengths_P: np.ndarray) -> float:
     """Padding among all tokens that are computed."""
-    return 1 - float(lengths_P.sum()) / int(_costs(batches, lengths_P).sum())
+    return 1 - float(lengths_P.sum()) / int(costs(batches, lengths_P).sum())
 
 
 def fullest_rank(batches: MicroBatches, lengths_P: np.ndarray, *, ranks: int, accumulation: int) -> float:
-    """What the fullest rank of a step computes over what its ranks do on average; the mean over steps, 1 at best."""
-    costs_SR = _costs(batches, lengths_P).reshape(-1, accumulation, ranks).sum(axis=1)
-    return float((costs_SR.max(axis=1) / costs_SR.mean(axis=1)).mean())
+    """Tokens that the fullest rank of a step computes over an even share of its rows' tokens; the mean over steps.
+
+    1 at best: the others wait for that rank, whether it has padding or rows.
+    """
+    costs_SR = costs(batches, lengths_P).reshape(-1, accumulation, ranks).sum(axis=1)
+    shares_S = lengths_P.reshape(len(costs_SR), -1).sum(axis=1) / ranks
+    return float((costs_SR.max(axis=1) / shares_S).mean())
 
 
-def _costs(batches: MicroBatches, lengths_P: np.ndarray) -> np.ndarray:
+def costs(batches: MicroBatches, lengths_P: np.ndarray) -> np.ndarray:
+    """Tokens of each micro-batch, its padding included."""
     return np.array([len(batch) * int(lengths_P[batch].max()) for batch in batches])
 
 
@@ -109,8 +114,8 @@ def balanced(lengths_P: np.ndarray, *, rows: int, ranks: int, accumulation: int)
         [fullest_rank(batches, lengths_P, ranks=ranks, accumulation=accumulation) for batches in (before, after)],
     )
     logger.info(
-        "micro-batches by length: %.1f %% of the tokens are padding (as drawn: %.1f %%); the fullest rank of a step has "
-        "%.3f times the mean (as drawn: %.3f); %d to %d rows of %d to %d tokens",
+        "micro-batches by length: %.1f %% of the tokens are padding (as drawn: %.1f %%); the fullest rank of a step computes "
+        "%.2f times an even share of its rows (as drawn: %.2f); %d to %d rows of %d to %d tokens",
         100 * share[1], 100 * share[0], load[1], load[0],
         min(map(len, after)), max(map(len, after)), lengths_P.min(), lengths_P.max(),
     )  # fmt: skip

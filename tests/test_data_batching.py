@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Tiny
 
-from data.batching import MicroBatches, by_length, cut, drawn, fullest_rank, padding_share, prompt_lengths
+from data.batching import by_length, costs, cut, drawn, fullest_rank, padding_share, prompt_lengths
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=9).map(lambda lengths: sorted(lengths, reverse=True))
-
-
-def costs_of(batches: MicroBatches, lengths: np.ndarray) -> np.ndarray:
-    return np.array([len(batch) * lengths[batch].max() for batch in batches])
 
 
 @pytest.mark.parametrize(
@@ -60,14 +56,14 @@ def test_every_step_keeps_its_rows_and_its_bounds(
     per_step, per_rank = rows * ranks * accumulation, ranks * accumulation
     lengths = np.random.default_rng(seed).integers(1, 500, per_step * num_steps)
     batches = by_length(lengths, rows=rows, ranks=ranks, accumulation=accumulation)
-    costs = costs_of(batches, lengths)
+    tokens = costs(batches, lengths)
     for step in range(num_steps):
         ours = slice(step * per_rank, (step + 1) * per_rank)
         positions = np.arange(step * per_step, (step + 1) * per_step)
         assert sorted(np.concatenate(batches[ours]).tolist()) == positions.tolist()
-        assert costs[ours].max() <= rows * lengths[positions].max()
-        by_rank = costs[ours].reshape(accumulation, ranks).sum(axis=0)
-        assert by_rank.max() - by_rank.min() <= costs[ours].max() - costs[ours].min()
+        assert tokens[ours].max() <= rows * lengths[positions].max()
+        by_rank = tokens[ours].reshape(accumulation, ranks).sum(axis=0)
+        assert by_rank.max() - by_rank.min() <= tokens[ours].max() - tokens[ours].min()
 
 
 def test_a_step_by_hand() -> None:
@@ -75,14 +71,14 @@ def test_a_step_by_hand() -> None:
     the costs are 100, 50, 50, 10: one rank gets 100 + 10, the other 50 + 50."""
     lengths = np.array([10, 10, 100, 10, 50, 10, 10, 10])
     batches = by_length(lengths, rows=2, ranks=2, accumulation=2)
-    assert costs_of(batches, lengths).tolist() == [100, 50, 10, 50]
+    assert costs(batches, lengths).tolist() == [100, 50, 10, 50]
     assert batches[0].tolist() == [2]
     # Drawn: (10, 10), (100, 10), (50, 10), (10, 10) cost 20, 200, 100, 20, of which 210 are rows.
     before = drawn(8, 2)
     assert padding_share(before, lengths) == pytest.approx(1 - 210 / 340)
     assert padding_share(batches, lengths) == pytest.approx(0)
-    # Ranks have 20 + 100 and 200 + 20 of a mean of 170; then 110 and 100 of 105.
-    assert fullest_rank(before, lengths, ranks=2, accumulation=2) == pytest.approx(220 / 170)
+    # Ranks compute 20 + 100 and 200 + 20; then 110 and 100. An even share of the rows is 105.
+    assert fullest_rank(before, lengths, ranks=2, accumulation=2) == pytest.approx(220 / 105)
     assert fullest_rank(batches, lengths, ranks=2, accumulation=2) == pytest.approx(110 / 105)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import rows_of, run, sft_config, write_config
+from runs import finished_steps, kill, rows_of, run, sft_config, start, wait_for, write_config
 from tiny import Tiny
 
 from configs.base import ConfigError, load_config
@@ -16,7 +16,7 @@ from configs.model import BridgeConfig
 from configs.sft import RaySFTConfig, SFTConfig
 from sft.train import has_work, without_local_rank
 
-STEPS = 3
+STEPS, CHECKPOINT_STEPS = 8, 2
 GLOO = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
 
@@ -36,10 +36,10 @@ def ray_train(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def config(tiny: Tiny, backbone: Path, bridge_config: BridgeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps of eight samples of four tasks, four on each rank."""
+    """Steps of eight samples of four tasks, four on each rank."""
     folder = tmp_path_factory.mktemp("launchers")
     tree = sft_config(tiny.data.model_dump(mode="json"), backbone, bridge_config, folder / "torchrun")
-    tree |= {"checkpoints": {"every_steps": STEPS}, "validation": {}, "max_steps": STEPS}
+    tree |= {"checkpoints": {"every_steps": CHECKPOINT_STEPS}, "validation": {}, "max_steps": STEPS}
     tree["per_device_train_batch_size"] = 4
     return write_config(folder, "sft.yaml", tree)
 
@@ -81,6 +81,45 @@ def test_the_losses_do_not_depend_on_the_launcher(
     shutil.rmtree(tmp_path / "checkpoint")
     with pytest.raises(ConfigError, match="number of ranks: 2 -> 1; a run folder belongs to one number of ranks"):
         has_work(load_config(SFTConfig, tmp_path / "config.yaml"), num_ranks=1)
+
+
+@pytest.mark.slow
+def test_ray_starts_dead_ranks_again(config: Path, of_torchrun: list[dict[str, Any]], tmp_path: Path) -> None:
+    """One of the two is killed; both go on from the last checkpoint, and the run is the uninterrupted one, bit by bit."""
+    tree = yaml.safe_load(config.read_text()) | {"ray": {"num_workers": 2, "max_failures": 1}}
+    tree["run"]["out"] = str(tmp_path / "run")
+    log = tmp_path / "log"
+    driver = start("sft.ray_train", write_config(tmp_path, "ray.yaml", tree), log)
+    try:
+        wait_for(lambda: finished_steps(tmp_path / "run") > CHECKPOINT_STEPS, driver)
+        ranks = [child for child in driver.children(recursive=True) if "TrainWorker" in " ".join(child.cmdline())]
+        assert len(ranks) == 2, log.read_text()[-3000:]
+        ranks[1].kill()
+        wait_for(lambda: False, driver)
+    finally:
+        if driver.poll() is None:
+            kill(driver)
+    assert driver.returncode == 0, log.read_text()[-3000:]
+    assert rows_of(tmp_path / "run") == of_torchrun
+
+
+@pytest.mark.slow
+def test_micro_batches_by_length_go_on_after_a_kill(config: Path, tmp_path: Path) -> None:
+    """Killed and started again, against uninterrupted: the same metrics, bit by bit."""
+    ends = []
+    for name in ("whole", "killed"):
+        tree = yaml.safe_load(config.read_text()) | {"micro_batches": "by_length", "gradient_accumulation_steps": 2}
+        tree["run"]["out"] = str(tmp_path / name)
+        path = write_config(tmp_path, f"{name}.yaml", tree)
+        if name == "killed":
+            process = start("sft.train", path, tmp_path / "log")
+            wait_for(lambda: finished_steps(tmp_path / "killed") > CHECKPOINT_STEPS, process)
+            kill(process)
+            assert process.returncode != 0 and finished_steps(tmp_path / "killed") < STEPS
+        output = run("sft.train", "--config", str(path))
+        assert "micro-batches by length" in output
+        ends.append(rows_of(tmp_path / name))
+    assert len(ends[0]) == STEPS and ends[0] == ends[1]
 
 
 @pytest.fixture()
