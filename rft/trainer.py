@@ -84,7 +84,7 @@ class GRPOTrainer:
         counts = step_counts(groups, signal, self.config, self.learner.mean_over_ranks)  # 2: N
         scored: list[torch.Tensor] = []
         for batch in micro_batches(rolled, self.learner, self.config, step=step):
-            rewards_B, metrics = self.accumulate(batch, counts)  # 3 to 6: R_i, A_i, both terms of L, their gradient
+            rewards_B, metrics = self.accumulate(batch, counts)  # 3 to 6: R_i, advantages, both terms of L, gradient
             if "mismatch/mean" in metrics:  # there were tokens
                 check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
             for name, value in metrics.items():
@@ -108,7 +108,8 @@ class GRPOTrainer:
             ref_logps_BL = None if self.reference is None else self.reference.logps(inputs)
         with self.seconds.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))  # 3
-            loss, metrics = rollout_loss(batch, output, rewards, self.running_std, counts, self.config, ref_logps_BL)
+            std = self.running_std
+            loss, metrics = rollout_loss(batch, output, rewards, std, counts, self.config, ref_logps_BL)  # 4, 5
         with self.seconds.timed("backward"):
             accelerator.backward(loss)  # 6
         return rewards.total_B.detach(), metrics
