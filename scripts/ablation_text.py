@@ -5,8 +5,8 @@ from typing import Any
 
 from scripts.demo_summary import COLUMNS, difference_cells, markdown_table, provenance, value_cells
 
-CONTROLS = """\
-All cells start from one MLLM, which learned with the default grounder and prompt. A cell that changes what ETA gives
+LIMITS = """\
+The trainings are short, and score far below docs/results/demo_full.md: a part that pays late is not seen here. All cells start from one MLLM, which learned with the default grounder and prompt. A cell that changes what ETA gives
 back to the text, or the prompt, so changes what is learned from there on, and not what the MLLM knew before."""
 RULE = """\
 A difference is called an effect where its interval over sentences excludes 0 and it is more than twice the standard
@@ -31,7 +31,7 @@ def markdown(record: Mapping[str, Any], *, picture: str) -> str:
         markdown_table("cell", rows, [*COLUMNS[:3], "m_vIoU of each seed", "effect"]),
         "## What follows",
         *conclusions(compared, record["seed_std"]),
-        CONTROLS,
+        LIMITS,
         "## Values",
         "In brackets the number of seeds. Right - wrong: what the right sentence scores above another sample's.",
         markdown_table("cell (seeds)", values, columns),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from runs import run
 
 from configs.base import ConfigError
 from evaluation.metrics import Scores
@@ -21,12 +22,13 @@ PARTS = {
     "model.bridge.num_queries", "model.bridge.num_taps", "model.bridge.temporal_alignment", "model.bridge.enrich",
     "model.bridge.alignment_feedback", "model.bridge.interactive", "model.bridge.layer_mixes", "model.bridge.features",
     "loss.contrast", "frames.num_negative", "exposure.probability", "data.prompt.prompt_order",
+    "answering.margin_sec", "answering.presence_trim",
 }  # fmt: skip
 
 
 def test_the_table_has_a_cell_for_every_part() -> None:
     """Valid configs, each change a change (load_cells says so), and no part of the grounder left out."""
-    changed = {key for cell in load_cells(CONFIGS).values() for key in cell.train}
+    changed = {key for cell in load_cells(CONFIGS).values() for key in cell.train | cell.evaluate}
     assert changed >= PARTS
 
 
@@ -72,7 +74,7 @@ def test_every_stage_is_known_by_a_key_of_its_own(tmp_path: Path) -> None:
         s for name, cell in cells.items() for seed in range(3) for s in cell_stages(CONFIGS, tmp_path, name, cell, seed)
     ]
     keys = [stage.key for stage in [*base_stages(CONFIGS, tmp_path), *stages]]
-    assert len(set(keys)) == len(keys) >= 5 + 3 * 2 * len(PARTS)
+    assert len(set(keys)) == len(keys) > 5 + 3 * len(cells)
 
 
 def _run(viou: list[float], tiou: float = 0.5) -> CellRun:
@@ -173,3 +175,37 @@ def test_a_trained_cell_answers_from_its_own_checkpoint(tmp_path: Path) -> None:
     assert trained_folder(tmp_path, "b", CHANGED, 2) == tmp_path / "cells" / "b" / "seed2"
     asked = Cell(asks="", evaluate={"batch_size": 4})
     assert trained_folder(tmp_path, "b", asked, 2) == tmp_path / "cells" / "default" / "seed2"
+
+
+@pytest.mark.slow
+def test_a_killed_ablation_goes_on(tmp_path: Path) -> None:
+    """Two steps of everything. Again: nothing is done twice. After one evaluation is lost: that one alone."""
+    configs, out, results = tmp_path / "configs", tmp_path / "out", tmp_path / "docs" / "ablation"
+    arguments = ("--configs", str(configs), "--out", str(out), "--results", str(results), "--seeds", "0", "1")
+    _write_tiny_configs(configs)
+    run("scripts.ablate", *arguments, "--largest", "0")
+    record = json.loads(results.with_suffix(".json").read_text())
+    seeds = {name: entry["seeds"] for name, entry in record["cells"].items()}
+    assert seeds == {"default": [0, 1], "one_query": [0], "trim": [0, 1]} and record["missing"] == []
+    done = json.loads((out / "stages.json").read_text())
+    assert len(done) == 5 + (2 + 2 + 1) + (2 + 1)
+    lost = next(key for key in done if "evaluation.run" in key and "one_query" in key)
+    (out / "stages.json").write_text(json.dumps({key: seconds for key, seconds in done.items() if key != lost}))
+    again = run("scripts.ablate", *arguments, "--largest", "0")
+    assert again.count("finished before") == len(done) - 1
+    assert json.loads(results.with_suffix(".json").read_text())["cells"] == record["cells"]
+
+
+def _write_tiny_configs(folder: Path) -> None:
+    """The configs of the ablation with a handful of videos, and three cells."""
+    folder.mkdir()
+    for path in CONFIGS.glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        if "max_steps" in config:
+            config |= {"max_steps": 2, "per_device_train_batch_size": 2}
+            config["data"]["source"]["num_videos"] = {"train": 3, "validation": 1, "heldout": 2}
+            config["run"]["log_every"], config["checkpoints"] = 1, {}
+            config.pop("validation", None)
+        if path.stem == "cells":
+            config["cells"] = {name: config["cells"][name] for name in ("default", "one_query", "trim")}
+        (folder / path.name).write_text(yaml.safe_dump(config))
