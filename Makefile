@@ -51,6 +51,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.prompt_once
 	$(BIN)/python -m benchmarks.packed_group
 	$(BIN)/python -m benchmarks.rewards
+	$(BIN)/python -m benchmarks.decoder_time
 	$(BIN)/python -m benchmarks.video
 
 # Pins, without the address of any index. What is pinned already stays, uv reads it from the output file.
