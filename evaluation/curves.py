@@ -78,7 +78,7 @@ def draw_curves(runs: Sequence[Rows], path: Path) -> None:
     height = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(height, columns, figsize=(5 * columns, 3.2 * height), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _draw_panel(axis, panel, of_stage(panel, runs))
+        draw_panel(axis, panel, of_stage(panel, runs))
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     figure.supxlabel("thin: as logged; bold: running mean", fontsize=8)
@@ -100,7 +100,8 @@ def _has(panel: Panel, rows: Rows) -> bool:
     return any(row.keys() & set(panel.keys.values()) for row in rows)
 
 
-def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[Rows]) -> None:
+def draw_panel(axis: Axes, panel: Panel, runs: Sequence[Rows]) -> None:
+    """One panel of the rows of its stage, run by run."""
     if panel.is_stacked:
         _draw_areas(axis, panel, runs)
     else:

@@ -4,10 +4,12 @@ from itertools import chain, repeat
 
 import pytest
 import torch
+from matplotlib import pyplot
 from shared_prompt import groups_of
 from tiny import Tiny
 
 from configs.rft import PHASES, Phase
+from evaluation.curves import PANELS, draw_panel
 from model.grounding_model import GroundingModel
 from rft.phase_seconds import PhaseSeconds, split_forward
 
@@ -70,3 +72,20 @@ def test_parts_of_the_forward(is_shared: bool, model: GroundingModel, tiny: Tiny
         model(**batch)
     assert seconds.begun[4 + len(language) - 1 :] == ["reference"]
     assert seconds.phase == "other"
+
+
+def test_shares_are_drawn_on_top_of_each_other() -> None:
+    """Two steps of 3 : 1 and 1 : 1 without other phases; the legend has the means, and nothing of phases that took no time."""
+    shares = [{"share/rollout": 0.75, "share/update": 0.25}, {"share/rollout": 0.5, "share/update": 0.5}]
+    nothing = {f"share/{phase}": 0.0 for phase in PHASES}
+    rows = [{"stage": "rft", "step": step} | nothing | row for step, row in enumerate(shares, start=1)]
+    (panel,) = (panel for panel in PANELS if panel.is_stacked)
+    figure, axis = pyplot.subplots()
+    draw_panel(axis, panel, [rows])
+    legend = axis.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["rollout 62%", "update 38%"]
+    lower, upper = (area.get_paths()[0].vertices for area in axis.collections)
+    assert {tuple(point) for point in lower.tolist()} == {(1, 0), (1, 0.75), (2, 0), (2, 0.5)}
+    assert {tuple(point) for point in upper.tolist()} == {(1, 0.75), (1, 1), (2, 0.5), (2, 1)}
+    pyplot.close(figure)
