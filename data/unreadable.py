@@ -6,7 +6,7 @@ whole step keep, so loss and gradient are those of the step without the row.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ UNREADABLE = "target_unreadable"
 class BlankPrompt(EncodedPrompt):
     """The prompt of a video that could not be read, with black frames."""
 
-    cause: Cause
+    cause: Cause = field(kw_only=True)
 
 
 class SkippingEncoder(PromptEncoder):
