@@ -4,6 +4,8 @@
     Choice("B")        <->  "<answer> B </answer>"
     InBox()            <->  "<box> </box>"        the box itself comes from the spatial decoder
 
+Answers that are boxes written as text are in data/tube_text.py; data/written_answers.py knows which a model gives.
+
 Text before or after the answer, a second answer, unicode digits, signs, exponents or a reversed span are failures:
 typed values with a reason, counted by evaluation and priced by the reward config, never repaired.
 """
@@ -42,9 +44,9 @@ class InBox:
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """An answer that is not one; `reason` says why."""
+    """An answer that is not one; `reason` says why (of written boxes, data/tube_text.py)."""
 
-    reason: Literal["grammar", "reversed"]
+    reason: Literal["grammar", "reversed", "indices", "box"]
     text: str
 
 
