@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_evaluation_predict import TIME, evaluation_of, says
+from test_model_bridge_switches import make_grounder, states_and_vision
 from tiny import Tiny
 
 from configs.base import ConfigError, parse_config
@@ -232,3 +234,23 @@ def test_bad_switches_are_named(tiny: Tiny, answering: dict[str, float], message
     tree = {"checkpoint": "c", "out": "o", "data": {"source": {"type": "jsonl", "root": "r"}}, "answering": answering}
     with pytest.raises(ConfigError, match=message):
         parse_config(EvaluationConfig, tree, origin="here")
+
+
+def test_each_sampled_frame_has_a_box_of_its_own(tiny: Tiny) -> None:
+    """Two frames share a temporal patch and so their vision features; each has a box, and the two differ."""
+    assert tiny.model.temporal_patch_size == 2
+    sample = tiny.of_task("stvg")[0]
+    (prediction,) = Predictor(tiny.model, tiny.encoder, says(tiny, "<time> 0.0 - 4.0 </time>"))([sample])
+    assert list(prediction.boxes) == list(range(16))
+    first, second = (np.array([prediction.boxes[frame] for frame in range(slot, 16, 2)]) for slot in (0, 1))
+    assert (np.abs(first - second).max(axis=1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("frame_times", [True, False])
+def test_frames_of_a_patch_are_told_apart_by_their_place_in_it(frame_times: bool) -> None:
+    """Also where the decoder is told no time, and at one and the same time; two copies of one frame are one."""
+    grounder, (states, vision) = make_grounder(frame_times=frame_times), states_and_vision()
+    batch = {"frame_position": torch.tensor([[2, 3, 2], [4, 5, 4]]), "frame_time_sec": torch.ones(2, 3)}
+    boxes_BF4 = grounder(states, vision, batch).boxes_cxcywh_NBF4[-1]
+    assert ((boxes_BF4[:, 0] - boxes_BF4[:, 1]).abs().amax(dim=-1) > 1e-4).all()
+    torch.testing.assert_close(boxes_BF4[:, 0], boxes_BF4[:, 2])
