@@ -16,6 +16,7 @@ from data.encoding import EncodedPrompt
 from data.frame_sampling import frames_in_span
 from data.geometry import interpolate_tube, normalize_boxes_by_size, span_iou, span_sec_to_frames, tube_viou
 from data.ragged_boxes import NO_BOX, RaggedBoxes, flat_boxes
+from data.tube_indices import WrittenTubes
 from data.types import BoxPx, FrameSpan, GroundingSample
 
 
@@ -24,7 +25,7 @@ class TubeBatch:
     """Spans in absolute frames, half-open; boxes xyxy in [0, 1]. A failed answer has an empty span at 0.
 
     parsed_B bool; pred_span_B2, gt_span_B2; pred_boxes_BF4: the predicted tube at the true frames; gt_boxes_BF4;
-    gt_has_box_BF bool.
+    gt_has_box_BF bool. written: the boxes of answers that are tubes written as text, None for others.
     """
 
     parsed_B: Tensor
@@ -33,6 +34,7 @@ class TubeBatch:
     pred_boxes_BF4: Tensor
     gt_boxes_BF4: Tensor
     gt_has_box_BF: Tensor
+    written: WrittenTubes | None = None
 
     def tiou(self) -> Tensor:
         """Temporal IoU, [B]."""
@@ -74,6 +76,8 @@ def tube_batch(
     boxes_xyxy_BT4: Tensor,
     frame_idx_BT: Tensor,
     valid_BT: Tensor,
+    *,
+    written: WrittenTubes | None = None,
 ) -> TubeBatch:
     """Interpolate predicted boxes to the true frames and put the truth beside them, on the boxes' device.
 
@@ -90,6 +94,7 @@ def tube_batch(
         pred_boxes_BF4=interpolate_tube(boxes_xyxy_BT4, frame_idx_BT.float(), valid_BT, gt_frames_BF),
         gt_boxes_BF4=gt_boxes_BF4,
         gt_has_box_BF=gt_has_box_BF,
+        written=None if written is None else written.to(device),
     )
 
 

@@ -4,6 +4,7 @@ Shapes: B completions, K terms.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pkgutil import resolve_name
 from typing import cast
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from configs.base import ConfigError
-from configs.rewards import RewardConfig
+from configs.rewards import WRITTEN_TERMS, RewardConfig
 from data.tubes import TubeBatch
+from rewards.stvg_o1 import both_spatial_reward, think_reward
 from rewards.terms import TERMS, RewardTerm
 
 
@@ -28,15 +30,15 @@ class RewardBreakdown:
 
 
 class RewardComposer:
-    """Weighs the terms of a config; a term of weight 0 is still computed and logged.
+    """Weighs the terms of a config; a term of weight 0 is still computed and logged, unless it needs written boxes.
 
     Raises ConfigError for a term of one's own that cannot be imported.
     """
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
-        weights = config.weights.model_dump() | config.own
-        self.terms = TERMS | {name: _own_term(name) for name in config.own}
+        weights = _computed(config) | config.own
+        self.terms = TERMS | _floored(config) | {name: _own_term(name) for name in config.own}
         self.names = tuple(weights)
         self.weights_K = torch.tensor(list(weights.values()))
 
@@ -61,6 +63,19 @@ class RewardComposer:
         if name in self.config.gates:
             values_B = values_B * raw[self.config.gates[name]]  # type: ignore[index]
         return values_B
+
+
+def _computed(config: RewardConfig) -> dict[str, float]:
+    weights = config.weights.model_dump()
+    return {name: weight for name, weight in weights.items() if weight > 0 or name not in WRITTEN_TERMS}
+
+
+def _floored(config: RewardConfig) -> dict[str, RewardTerm]:
+    """STVG-o1's spatial terms with the config's floor."""
+    if config.spatial_floor is None:
+        return {}
+    terms = {"both_spatial": both_spatial_reward, "think": think_reward}
+    return {name: partial(term, floor=config.spatial_floor) for name, term in terms.items()}
 
 
 def _own_term(name: str) -> RewardTerm:

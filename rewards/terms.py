@@ -11,6 +11,9 @@ term, write a function, add a line to TERMS and a weight to configs/rewards.py; 
 | viou | [0, 1] | none known: counted over the union of frames |
 | spatial | [-5, 1] | over the intersection alone: one confident frame is enough, and no overlap (0) beats a bad box (negative);
   `clips: {spatial: [0, 1]}` mends the second |
+| consistency | 0, 1 | any boxes at the right indices: says nothing about where they are |
+| both_spatial | [-10, 2] | as `spatial`, for both box sequences; `spatial_floor: 0` mends the second |
+| think | [0, 6] | bad think boxes: pays less than they cost in `both_spatial` as long as its weight is below the other's |
 | gated | [0, 2] | its spatial part is over the intersection alone, but tIoU squared gates it |
 """
 
@@ -21,6 +24,7 @@ from torch import Tensor
 
 from data.geometry import box_giou, box_iou
 from data.tubes import TubeBatch
+from rewards.stvg_o1 import both_spatial_reward, consistency_reward, think_reward
 
 RewardTerm = Callable[[TubeBatch], Tensor]
 
@@ -68,4 +72,7 @@ TERMS: dict[str, RewardTerm] = {
     "viou": viou_reward,
     "spatial": spatial_reward,
     "gated": gated_reward,
+    "consistency": consistency_reward,
+    "both_spatial": both_spatial_reward,
+    "think": think_reward,
 }
