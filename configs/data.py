@@ -16,6 +16,9 @@ class PromptConfig(Config):
     """With the query only after the video, causal attention leaves every frame token blind to it (NOTES.md)."""
     time_decimals: Annotated[int, Field(ge=0, le=3)] = 1
     """Decimals of a second in the answer."""
+    tube_unit: Literal["seconds", "frames"] = "seconds"
+    """What the indices of a tube written as text count (grounder `text`): whole seconds of the clip, or the frames that the
+    model is shown, from 0."""
 
 
 class FrameChoiceConfig(Config):

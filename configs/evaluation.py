@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.base import Config
 from configs.data import DataConfig
@@ -37,7 +37,10 @@ class EvaluationConfig(Config):
     batch_size: Annotated[int, Field(ge=1)] = 8
     engine: Literal["transformers", "vllm"] = "transformers"
     """Who writes the answers; greedy in both."""
+    constrained_decoding: bool = False
+    """With engine=vllm and the grounder `text`: the engine draws only what the grammar of a written tube allows."""
     max_completion_length: Annotated[int, Field(ge=4)] = 32
+    """Tokens, beside those of boxes written in the answer (data/completion_budget.py)."""
     max_model_len: Annotated[int, Field(ge=64)] = 8192
     """Of the vLLM engine; a prompt that leaves no room for `max_completion_length` is a failure, and counted."""
     answering: AnsweringConfig = AnsweringConfig()
@@ -47,6 +50,12 @@ class EvaluationConfig(Config):
     num_resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples of the 95 % intervals."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _constrained_by_vllm(self) -> "EvaluationConfig":
+        if self.constrained_decoding and self.engine != "vllm":
+            raise ValueError(f"constrained_decoding: needs engine=vllm, got {self.engine}")
+        return self
 
 
 class MatchedEntropyConfig(Config):

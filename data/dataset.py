@@ -10,7 +10,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from configs.data import DataConfig, ExposureConfig, FrameChoiceConfig
-from data.answers import SpanSec, format_answer, format_span
+from data.answers import SpanSec
 from data.collate import Batch, QueryCount, collate_inputs, collate_targets
 from data.encoding import EncodedPrompt, encode_prompt, text_ids
 from data.frame_sampling import choose_training_frames
@@ -18,20 +18,22 @@ from data.token_budget import TokenBudget
 from data.types import DecodedClip, FrameSpan, GroundingSample
 from data.video import VideoDecodeError, open_reader, read_clip
 from data.video_cache import ClipKey, clip_key
+from data.written_answers import AnswerFormat, AnswerStyle, write_answer
 
 
 class PromptEncoder:
-    """Sample -> EncodedPrompt, through one config. The most recent prompts and clips are kept: `cache_gib` of each.
+    """Sample -> EncodedPrompt, through one config and the answer format of a grounder.
 
-    A prompt holds its clip, so a clip may be counted twice: `cache_gib` is a bound from above. A file that changes is
-    read again.
+    The most recent prompts and clips are kept: `cache_gib` of each. A prompt holds its clip, so a clip may be counted
+    twice: `cache_gib` is a bound from above. A file that changes is read again.
     """
 
-    def __init__(self, processor: Any, data: DataConfig) -> None:
+    def __init__(self, processor: Any, data: DataConfig, *, answer_format: AnswerFormat = "span") -> None:
         self.processor = processor
         self.data = data
         self.read = open_reader(data.video)
-        self.budget = TokenBudget(processor, data.video, order=data.prompt.prompt_order)
+        self.style = AnswerStyle.of(answer_format, data.prompt.model_dump())
+        self.budget = TokenBudget(processor, data.video, order=data.prompt.prompt_order, style=self.style)
         size = int(data.video.cache_gib * 2**30)
         self._prompts: LRUCache[tuple[str, str, ClipKey], EncodedPrompt] = LRUCache(size, getsizeof=_nbytes)
         self._clips: LRUCache[tuple[ClipKey, FrameSpan, float], DecodedClip] = LRUCache(
@@ -45,7 +47,8 @@ class PromptEncoder:
         key = (sample.sample_id, sample.query, clip_id)
         if key not in self._prompts:
             clip = self._clip(sample, frame_idx_T, clip_id)
-            prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
+            order = self.data.prompt.prompt_order
+            prompt = encode_prompt(self.processor, sample, clip, order=order, style=self.style)
             self.budget.check(sample, len(prompt.input_ids_L))
             if _nbytes(prompt) > self._prompts.maxsize:
                 return prompt
@@ -122,13 +125,13 @@ class SupervisedRows:
         rng = np.random.default_rng([self.seed, 1, int(position)])
         sample = self.samples[self.order[position]]
         prompt = self.encoder(sample)
-        decimals = self.encoder.data.prompt.time_decimals
-        answer, is_scored = format_answer(sample, decimals=decimals), True
-        if sample.task == "stvg" and rng.random() < self.exposure.probability:
-            shifted = shift_span(sample, self.exposure.max_shift_sec, rng)
-            answer, is_scored = format_span(shifted, decimals=decimals), False
+        style, span_sec, is_scored = self.encoder.style, None, True
+        # A text that is not scored teaches a decoder alone, so where boxes are in the text there is none.
+        if sample.task == "stvg" and not style.has_boxes and rng.random() < self.exposure.probability:
+            span_sec, is_scored = shift_span(sample, self.exposure.max_shift_sec, rng), False
         elif sample.task in ("stvg", "temporal") and self.max_error_sec > 0:
-            answer = format_span(self._as_annotated(sample), decimals=decimals)
+            span_sec = self._as_annotated(sample)
+        answer = write_answer(sample, prompt.clip.frame_idx_T, style, span_sec=span_sec)
         return TrainingRow(
             sample=sample,
             prompt=prompt,

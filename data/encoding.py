@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from data.completion_budget import box_tokens
 from data.prompts import PromptOrder, build_messages
 from data.types import DecodedClip, GroundingSample
+from data.written_answers import SPANS, AnswerStyle, answer_pattern
 
 # Timestamps reach the backbone as frame index / fps. Presentation times are exact for a variable frame rate too when
 # the "index" counts milliseconds.
@@ -33,6 +35,10 @@ class EncodedPrompt:
     grid_3: Tensor
     is_image: bool
     clip: DecodedClip
+    box_tokens: int = 0
+    """The most tokens that boxes written in the answer can take, beside the rest of it."""
+    answer_pattern: str | None = None
+    """A regular expression of all answers that have their boxes in the text; None for other answers."""
 
     @property
     def num_cells(self) -> int:
@@ -45,13 +51,20 @@ class EncodedPrompt:
         return math.isqrt(int(self.grid_3.prod()) // self.num_cells)
 
 
-def encode_prompt(processor: Any, sample: GroundingSample, clip: DecodedClip, *, order: PromptOrder) -> EncodedPrompt:
-    """Run the backbone's own processor on one sample."""
+def encode_prompt(
+    processor: Any,
+    sample: GroundingSample,
+    clip: DecodedClip,
+    *,
+    order: PromptOrder,
+    style: AnswerStyle | None = None,
+) -> EncodedPrompt:
+    """Run the backbone's own processor on one sample. style: as in `build_messages`."""
     # Here, since scoring reads tubes without any model code.
     from transformers.video_utils import VideoMetadata
 
     text = processor.apply_chat_template(
-        build_messages(sample, order=order), tokenize=False, add_generation_prompt=True
+        build_messages(sample, order=order, style=style), tokenize=False, add_generation_prompt=True
     )
     is_image = len(sample.clip) == 1
     if is_image:
@@ -72,6 +85,8 @@ def encode_prompt(processor: Any, sample: GroundingSample, clip: DecodedClip, *,
         grid_3=encoded["image_grid_thw" if is_image else "video_grid_thw"][0],
         is_image=is_image,
         clip=clip,
+        box_tokens=box_tokens(processor.tokenizer, style or SPANS, clip),
+        answer_pattern=answer_pattern(sample, style or SPANS),
     )
 
 

@@ -17,6 +17,7 @@ from configs.video import VideoConfig
 from data.frame_sampling import count_frames, sample_frames
 from data.prompts import PromptOrder, build_messages
 from data.types import GroundingSample
+from data.written_answers import AnswerStyle
 
 logger = logging.getLogger("data.token_budget")
 MAX_LISTED = 20
@@ -94,8 +95,10 @@ def video_size(processor: Any, *, num_frames: int, height_px: int, width_px: int
 class TokenBudget:
     """Sample -> the frames of its prompt, under one processor and one config."""
 
-    def __init__(self, processor: Any, video: VideoConfig, *, order: PromptOrder) -> None:
-        self.processor, self.video = processor, video
+    def __init__(
+        self, processor: Any, video: VideoConfig, *, order: PromptOrder, style: AnswerStyle | None = None
+    ) -> None:
+        self.processor, self.video, self.style = processor, video, style
         self.order: PromptOrder = order
         self._longest_timestamp = [self._count(_timestamp(0))]
         empty = [{"role": "user", "content": [{"type": "text", "text": ""}, {"type": "video"}]}]
@@ -161,7 +164,7 @@ class TokenBudget:
     def _rest_tokens(self, sample: GroundingSample) -> tuple[int, int]:
         """Tokens of the text without the placeholder of the vision part, and those beside each temporal patch: its
         timestamp, vision start and vision end."""
-        text = self._count(self._render(build_messages(sample, order=self.order))) - 1
+        text = self._count(self._render(build_messages(sample, order=self.order, style=self.style))) - 1
         if len(sample.clip) == 1:
             return text, 0
         last_tenth = int(10 * sample.duration_sec) + 1
@@ -171,7 +174,7 @@ class TokenBudget:
 
     def _bound(self, sample: GroundingSample, size: VisionSize) -> int:
         """What the prompt cannot exceed, without a tokenizer: a token of text is at least one byte."""
-        (message,) = build_messages(sample, order=self.order)
+        (message,) = build_messages(sample, order=self.order, style=self.style)
         texts = [unicodedata.normalize("NFC", part["text"]) for part in message["content"] if part["type"] == "text"]
         beside_patch = 0 if len(sample.clip) == 1 else len(_timestamp(int(10 * sample.duration_sec) + 1)) + 2
         return _total(size, (self._template_bytes + sum(len(text.encode()) for text in texts), beside_patch))

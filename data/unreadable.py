@@ -19,6 +19,7 @@ from data.dataset import PromptEncoder, SupervisedCollator, TrainingRow
 from data.encoding import EncodedPrompt, encode_prompt
 from data.types import DecodedClip, GroundingSample
 from data.video import VideoDecodeError
+from data.written_answers import AnswerFormat
 
 logger = logging.getLogger("data.unreadable")
 Cause = Literal["missing", "undecodable"]
@@ -38,8 +39,8 @@ class BlankPrompt(EncodedPrompt):
 class SkippingEncoder(PromptEncoder):
     """PromptEncoder that gives a BlankPrompt instead of raising VideoDecodeError; each file is named in the log once."""
 
-    def __init__(self, processor: Any, data: DataConfig) -> None:
-        super().__init__(processor, data)
+    def __init__(self, processor: Any, data: DataConfig, *, answer_format: AnswerFormat = "span") -> None:
+        super().__init__(processor, data, answer_format=answer_format)
         self._named: set[str] = set()
 
     def __call__(self, sample: GroundingSample) -> EncodedPrompt:
@@ -56,7 +57,7 @@ class SkippingEncoder(PromptEncoder):
         frame_idx_T = self.frame_idx(sample)
         black_THW3 = np.zeros((len(frame_idx_T), sample.height, sample.width, 3), dtype=np.uint8)
         clip = DecodedClip(black_THW3, frame_idx_T, (frame_idx_T - sample.clip.start) / sample.fps)
-        prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order)
+        prompt = encode_prompt(self.processor, sample, clip, order=self.data.prompt.prompt_order, style=self.style)
         return BlankPrompt(**vars(prompt), cause=cause)
 
 

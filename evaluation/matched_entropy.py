@@ -101,7 +101,8 @@ class Sampler:
         self.model, self.processor = load_checkpoint(checkpoint, dtype=config.dtype)
         if torch.cuda.is_available():
             torch.nn.Module.cuda(self.model)
-        self.encoder = PromptEncoder(self.processor, as_trained(config.data, self.model.config))
+        data, answer_format = as_trained(config.data, self.model.config), self.model.grounder.answer_format
+        self.encoder = PromptEncoder(self.processor, data, answer_format=answer_format)
 
     def __call__(self, temperature: float) -> Drawn:
         torch.manual_seed(self.config.seed)

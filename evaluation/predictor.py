@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from configs.base import ConfigError
 from configs.evaluation import AnsweringConfig, EvaluationConfig
-from data.answers import Answer, Choice, ParseFailure, SpanSec, parse_answer
+from data.answers import Answer, Choice, ParseFailure, SpanSec
 from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
@@ -28,8 +29,17 @@ from data.token_budget import PromptError
 from data.tubes import span_frames
 from data.types import BoxPx, GroundingSample
 from data.video import VideoDecodeError
+from data.written_answers import read_answers
 from evaluation.predictions import PROMPT_FAILURE, VIDEO_FAILURE, Prediction
-from model.answering import Tube, answered_tube, decode_frames, frames_to_look_at
+from model.answering import (
+    Tube,
+    answered_tube,
+    boxes_at,
+    decode_frames,
+    frames_to_look_at,
+    written_boxes_px,
+    written_tube,
+)
 from model.backbone import generate
 from model.build import as_trained, load_checkpoint
 from model.grounding_model import MLLM_FOLDER, GroundingModel
@@ -55,7 +65,8 @@ class Unasked:
 class Predictor:
     """Answers batches of samples with one model.
 
-    max_prompt_tokens: a longer prompt is not asked; None asks any. answering: None is its defaults.
+    max_prompt_tokens: a longer prompt is not asked; None asks any. answering: None is its defaults. Raises ConfigError for
+    others where boxes are in the text.
     """
 
     def __init__(
@@ -70,6 +81,8 @@ class Predictor:
         self.model, self.encoder, self.generate = model, encoder, generate
         self.max_prompt_tokens = max_prompt_tokens
         self.answering = answering or AnsweringConfig()
+        if model.grounder.writes_boxes and self.answering != AnsweringConfig():
+            raise ConfigError(f"answering: the boxes are in the text, no decoder looks at frames; got {self.answering}")
 
     def __call__(self, samples: Sequence[GroundingSample]) -> list[Prediction]:
         """One prediction for each sample."""
@@ -88,8 +101,9 @@ class Predictor:
         except PromptError as error:
             return Unasked(f"{PROMPT_FAILURE}: {error.cause}")
         length = len(prompt.input_ids_L)
-        if self.max_prompt_tokens is not None and length > self.max_prompt_tokens:
-            return Unasked(f"{PROMPT_FAILURE}: {length} tokens, the engine takes {self.max_prompt_tokens}")
+        if self.max_prompt_tokens is not None and length > self.max_prompt_tokens - prompt.box_tokens:
+            longest = self.max_prompt_tokens - prompt.box_tokens
+            return Unasked(f"{PROMPT_FAILURE}: {length} tokens, the engine takes {longest}")
         return Question(sample, prompt)
 
     def answer(self, samples: Sequence[GroundingSample], questions: Sequence[Question | Unasked]) -> list[Prediction]:
@@ -106,7 +120,10 @@ class Predictor:
     def _answer(self, samples: list[GroundingSample], prompts: list[EncodedPrompt]) -> list[Prediction]:
         completions = self.generate(prompts)
         texts = [completion_text(self.encoder.processor, ids) for ids in completions]
-        answers = [parse_answer(sample, text) for sample, text in zip(samples, texts, strict=True)]
+        read = read_answers(samples, [prompt.clip.frame_idx_T for prompt in prompts], texts, self.encoder.style)
+        if read.boxes is not None:
+            return _written_predictions(samples, prompts, texts, read.answers, written_boxes_px(samples, read.boxes))
+        answers = read.answers
         margin_sec, presence_trim = self.answering.margin_sec, self.answering.presence_trim
         asked = [frames_to_look_at(*row, margin_sec=margin_sec) for row in zip(samples, prompts, answers, strict=True)]
         true = [_true_frames(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)]
@@ -119,6 +136,22 @@ class Predictor:
             tube = answered_tube(sample, prompt, answer, of_answer, margin_sec=margin_sec, presence_trim=presence_trim)
             predictions.append(_prediction(sample, text, answer, tube, of_truth.boxes_by_frame(prompt)))
         return predictions
+
+
+def _written_predictions(
+    samples: list[GroundingSample],
+    prompts: list[EncodedPrompt],
+    texts: list[str],
+    answers: list[Answer | ParseFailure],
+    boxes_px: list[dict[int, BoxPx]],
+) -> list[Prediction]:
+    """Of texts that have their boxes. In the true interval these are what the tube says there, held beyond its ends."""
+    predictions = []
+    for sample, prompt, text, answer, boxes in zip(samples, prompts, texts, answers, boxes_px, strict=True):
+        true = prompt.clip.frame_idx_T[_true_frames(sample, prompt)].tolist()
+        tube = written_tube(sample, answer, boxes)
+        predictions.append(_prediction(sample, text, answer, tube, boxes_at(boxes, true)))
+    return predictions
 
 
 def _on_clock_of_its_video(sample: GroundingSample) -> GroundingSample:
@@ -177,7 +210,12 @@ def make_predictor(config: EvaluationConfig) -> Predictor:
     model, processor = load_checkpoint(config.checkpoint, dtype=config.dtype)
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)
-    encoder = PromptEncoder(processor, as_trained(config.data, model.config))
+    if config.constrained_decoding and not model.grounder.writes_boxes:
+        raise ConfigError(
+            f"constrained_decoding: {config.checkpoint} writes no boxes, there is no grammar for its answers"
+        )
+    data, answer_format = as_trained(config.data, model.config), model.grounder.answer_format
+    encoder = PromptEncoder(processor, data, answer_format=answer_format)
     if config.engine == "vllm":
         longest = config.max_model_len - config.max_completion_length
         generate = _vllm_generate(config, model, processor)
@@ -193,7 +231,7 @@ def transformers_generate(
     return lambda prompts: generate(
         model.mllm,
         prompts,
-        max_new_tokens=max_completion_length,
+        max_new_tokens=max_completion_length + max(prompt.box_tokens for prompt in prompts),
         eos_id=processor.tokenizer.eos_token_id,
         banned_ids=model.banned_ids,
         temperature=temperature,
@@ -211,6 +249,7 @@ def _vllm_generate(config: EvaluationConfig, model: GroundingModel, processor: A
         max_completion_length=config.max_completion_length,
         eos_id=processor.tokenizer.eos_token_id,
         banned_ids=tuple(model.banned_ids),
+        constrained=config.constrained_decoding,
     )
 
     def generate(prompts: list[EncodedPrompt]) -> list[list[int]]:

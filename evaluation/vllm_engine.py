@@ -40,13 +40,15 @@ class Rollout:
 
 @dataclass(frozen=True)
 class SamplingArgs:
-    """Greedy when temperature is 0."""
+    """Greedy when temperature is 0. constrained: only tokens that the grammar of written boxes allows are drawn; log-probs
+    are then those of what is allowed, which the trainer does not know: for evaluation alone."""
 
     num_generations: int
     temperature: float
     max_completion_length: int
     eos_id: int
     banned_ids: tuple[int, ...]
+    constrained: bool = False
 
 
 def check_version() -> None:
@@ -117,13 +119,14 @@ class VllmEngine:
                 temperature=args.temperature,
                 top_p=1.0,
                 seed=seed,
-                max_tokens=args.max_completion_length,
+                max_tokens=args.max_completion_length + prompt.box_tokens,
                 logprobs=0,
                 stop_token_ids=[args.eos_id],
                 logit_bias=dict.fromkeys(args.banned_ids, -100.0),
                 detokenize=False,
+                structured_outputs=_grammar(prompt) if args.constrained else None,
             )
-            for seed in seeds
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         outputs = self._llm.generate([vllm_prompt(prompt) for prompt in prompts], params, use_tqdm=False)
         for prompt, output in zip(prompts, outputs, strict=True):
@@ -150,6 +153,13 @@ class VllmEngine:
         self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
         self.version = version
+
+
+def _grammar(prompt: EncodedPrompt) -> Any:
+    """None for an answer without written boxes."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return None if prompt.answer_pattern is None else StructuredOutputsParams(regex=prompt.answer_pattern)
 
 
 def _weight_names(folder: Path) -> set[str]:

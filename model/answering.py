@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.answers import Answer, InBox, ParseFailure, parse_span
+from data.answers import Answer, InBox, ParseFailure
 from data.collate import collate_inputs
 from data.encoding import EncodedPrompt, completion_text, encode_prompt, text_ids
 from data.frame_sampling import frames_in_span
 from data.geometry import box_cxcywh_to_xyxy
+from data.ragged_boxes import RaggedBoxes
 from data.tubes import span_frames
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
+from data.written_answers import AnswerStyle, read_answers
 from model.backbone import generate
 from model.presence_trim import Trim, trim_span
 
@@ -84,23 +86,29 @@ def ground(
     """frames_THW3: uint8 RGB, sampled from a clip of `num_frames` frames at indices frame_idx_T (ascending).
 
     answer: a text to decode boxes for; None lets the model write it. margin_sec, presence_trim: as in
-    configs/evaluation.py.
+    configs/evaluation.py. max_new_tokens: beside those of boxes that are written in the answer.
     """
     sample = _question(query, frames_THW3, fps=fps, num_frames=num_frames)
     clip = DecodedClip(frames_THW3, np.asarray(frame_idx_T), np.asarray(frame_idx_T) / fps)
-    prompt = encode_prompt(processor, sample, clip, order=model.config.prompt["prompt_order"])
+    style = AnswerStyle.of(model.grounder.answer_format, model.config.prompt)
+    prompt = encode_prompt(processor, sample, clip, order=model.config.prompt["prompt_order"], style=style)
     if answer is not None:
         completion = text_ids(processor, answer)
     else:
         eos_id = processor.tokenizer.eos_token_id
+        longest = max_new_tokens + prompt.box_tokens
         (completion,) = generate(
-            model.mllm, [prompt], max_new_tokens=max_new_tokens, eos_id=eos_id, banned_ids=model.banned_ids
+            model.mllm, [prompt], max_new_tokens=longest, eos_id=eos_id, banned_ids=model.banned_ids
         )
     text = completion_text(processor, completion)
-    parsed = parse_span(text)
-    frames = frames_to_look_at(sample, prompt, parsed, margin_sec=margin_sec)
-    (seen,) = decode_frames(model, [sample], [prompt], [completion], [frames], pad_id=processor.tokenizer.pad_token_id)
-    tube = answered_tube(sample, prompt, parsed, seen, margin_sec=margin_sec, presence_trim=presence_trim)
+    read = read_answers([sample], [clip.frame_idx_T], [text], style)
+    if read.boxes is not None:
+        tube = written_tube(sample, read.answers[0], *written_boxes_px([sample], read.boxes))
+    else:
+        pad_id = processor.tokenizer.pad_token_id
+        frames = frames_to_look_at(sample, prompt, read.answers[0], margin_sec=margin_sec)
+        (seen,) = decode_frames(model, [sample], [prompt], [completion], [frames], pad_id=pad_id)
+        tube = answered_tube(sample, prompt, read.answers[0], seen, margin_sec=margin_sec, presence_trim=presence_trim)
     return Grounding(
         text=text,
         span=None if tube.span is None else (tube.span.start, tube.span.end),
@@ -179,6 +187,28 @@ def boxes_in_span(boxes: Mapping[int, BoxPx], span: FrameSpan) -> dict[int, BoxP
         return dict(sorted(inside.items()))
     nearest = min(frames, key=lambda frame: max(span.start - frame, frame - span.end + 1))
     return {min(max(nearest, span.start), span.end - 1): boxes[nearest]}
+
+
+def written_tube(sample: GroundingSample, answer: Answer | ParseFailure, boxes_xyxy_px: dict[int, BoxPx]) -> Tube:
+    """The answer of a text that has its boxes, at absolute frames of the answered interval."""
+    return Tube(span_frames(sample, answer), boxes_xyxy_px, "off")
+
+
+def boxes_at(boxes: Mapping[int, BoxPx], frames: Sequence[int]) -> dict[int, BoxPx]:
+    """A tube's boxes at any frames: between two boxes on the line between them, beyond the last one that one, as vIoU
+    has it. None of an empty tube."""
+    known = sorted(boxes)
+    return {frame: _box_between(boxes, known, frame) for frame in frames} if known else {}
+
+
+def written_boxes_px(samples: Sequence[GroundingSample], boxes: RaggedBoxes) -> list[dict[int, BoxPx]]:
+    """Boxes of texts, in [0, 1], by absolute frame for each sample, in pixels of its video."""
+    sizes_B4 = np.array([(s.width, s.height, s.width, s.height) for s in samples])
+    rows: list[dict[int, BoxPx]] = [{} for _ in samples]
+    pixels_N4 = boxes.boxes_N4 * sizes_B4[boxes.row_N]
+    for row, frame, box in zip(boxes.row_N.tolist(), boxes.frame_N.tolist(), pixels_N4.tolist(), strict=True):
+        rows[row][frame] = box[0], box[1], box[2], box[3]
+    return rows
 
 
 def _box_between(boxes: Mapping[int, BoxPx], frames: Sequence[int], frame: int) -> BoxPx:

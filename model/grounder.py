@@ -1,8 +1,8 @@
 """What a grounder is: how a model says where its target is. The rest of the pipeline knows grounders by this alone.
 
 A grounder says how many query slots stand after the answer and what they may read, gives their embeddings, and turns the
-states of the LLM into boxes. How its answers are written, data/answers.py knows under `answer_format`. model/grounders.py
-lists them; CONTRIBUTING.md says how one is added.
+states of the LLM into boxes. How its answers are written, data/written_answers.py knows under `answer_format`.
+model/grounders.py lists them; CONTRIBUTING.md says how one is added.
 
 Shapes: N decoder layers, B rows, F chosen frames, T temporal patches, K query slots, D width of the LLM.
 """
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor, nn
 
 from data.collate import QueryCount
+from data.written_answers import AnswerFormat
 from model.backbone import LLMStates, VisionFeatures
 
 Batch = Mapping[str, Tensor]
@@ -37,8 +38,8 @@ class GrounderOutput(NamedTuple):
 class Grounder(nn.Module, ABC):
     """One way to ground. Its parameters are all that is trained from scratch, under one prefix of the checkpoint."""
 
-    answer_format: ClassVar[str]
-    """The name in data/answers.py of how questions are put and answers are written."""
+    answer_format: ClassVar[AnswerFormat]
+    """How questions are put and answers are written: a name in data/written_answers.py."""
     reward_terms: ClassVar[frozenset[str]]
     """The terms of rewards/ that its answers can earn."""
     writes_boxes: ClassVar[bool] = False

@@ -30,6 +30,7 @@ def micro_batches(
             config,
             num_queries=model.num_queries,
             temporal_patch_size=model.temporal_patch_size,
+            style=learner.encoder.style,
             rng=None if step is None else np.random.default_rng([config.run.seed, 2, step, start]),
         )
 

@@ -57,7 +57,8 @@ def build_learner(config: RFTConfig, *, resumed: Path | None = None) -> Learner:
     model, processor = load_checkpoint(start, dtype="float32")
     if config.lora is not None:
         add_lora(model, config.lora, resumed=resumed)
-    encoder = PromptEncoder(processor, as_trained(config.data, model.config))
+    data, answer_format = as_trained(config.data, model.config), model.grounder.answer_format
+    encoder = PromptEncoder(processor, data, answer_format=answer_format)
     model.train()
     if config.freeze_vision:
         freeze_vision_tower(model.mllm)

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from configs.rft import ObjectiveConfig, RFTConfig
-from data.answers import Answer, ParseFailure, parse_answer
+from data.answers import Answer, ParseFailure
 from data.collate import Batch, QueryCount, collate_inputs, collate_targets
 from data.dataset import training_frames
 from data.encoding import EncodedPrompt, completion_text
 from data.geometry import box_cxcywh_to_xyxy
+from data.ragged_boxes import FAR, RaggedBoxes
+from data.tube_indices import WrittenTubes
 from data.tubes import TubeBatch, answer_frames, tube_batch
 from data.types import GroundingSample
+from data.written_answers import SPANS, AnswerStyle, read_answers, written_beside_truth
 from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
@@ -33,6 +36,7 @@ class RolloutBatch:
 
     inputs: the forward's tensors and the targets of supervised losses. old_logps_BL as sampled. frame_idx_BF,
     valid_BF: absolute frames, and those inside the answered interval. truncated_B: completions that were cut off.
+    written_boxes, written: of answers that have their boxes in the text; then frame_idx_BF has none.
     """
 
     samples: list[GroundingSample]
@@ -43,6 +47,8 @@ class RolloutBatch:
     valid_BF: Tensor
     truncated_B: Tensor
     num_generations: int
+    written_boxes: RaggedBoxes | None = None
+    written: WrittenTubes | None = None
 
     @property
     def mask_BL(self) -> Tensor:
@@ -64,6 +70,7 @@ def make_batch(
     *,
     num_queries: QueryCount,
     temporal_patch_size: int,
+    style: AnswerStyle = SPANS,
     rng: np.random.Generator | None = None,
 ) -> RolloutBatch:
     """Parse every answer once and choose its frames. A prompt's video is encoded once for its group.
@@ -74,8 +81,12 @@ def make_batch(
     rows = [(p, rollout) for p, group in enumerate(groups) for rollout in group]
     row_samples, row_prompts = [samples[p] for p, _ in rows], [prompts[p] for p, _ in rows]
     texts = [completion_text(processor, rollout.completion_ids) for _, rollout in rows]
-    answers = [parse_answer(sample, text) for sample, text in zip(row_samples, texts, strict=True)]
-    asked = [answer_frames(*row) for row in zip(row_samples, row_prompts, answers, strict=True)]
+    frame_idx = [prompt.clip.frame_idx_T for prompt in row_prompts]
+    read = read_answers(row_samples, frame_idx, texts, style)
+    if read.boxes is not None:
+        asked = [np.empty(0, dtype=np.int64)] * len(rows)
+    else:
+        asked = [answer_frames(*row) for row in zip(row_samples, row_prompts, read.answers, strict=True)]
     frames = asked
     if config.objective.decoder_update == "supervised" and rng is not None:
         chosen = [training_frames(samples[p], prompts[p], config.frames, rng) for p in range(len(prompts))]
@@ -92,7 +103,9 @@ def make_batch(
     targets = collate_targets(row_samples, row_prompts, positions, temporal_patch_size=temporal_patch_size)
     return RolloutBatch(
         samples=row_samples,
-        answers=answers,
+        answers=read.answers,
+        written_boxes=read.boxes,
+        written=written_beside_truth(read, row_samples, frame_idx, style),
         inputs=inputs | targets,
         old_logps_BL=_scatter_logps(inputs["score_mask"].bool(), [rollout.logps for _, rollout in rows]),
         frame_idx_BF=_frame_indices(row_prompts, frames),
@@ -119,7 +132,9 @@ def _is_in(frames: Sequence[np.ndarray], asked: Sequence[np.ndarray]) -> Tensor:
 
 
 def answered_tubes(batch: RolloutBatch, output: GroundingOutput) -> TubeBatch:
-    """Answers with the boxes that this forward gave them, beside the truth."""
+    """Answers beside the truth, with the boxes of their text, or else those that this forward gave them."""
+    if batch.written_boxes is not None:
+        return _written(batch, batch.written_boxes, output.logps_BL.device)
     boxes_BF4 = box_cxcywh_to_xyxy(output.grounding.boxes_cxcywh_NBF4[-1])
     device = boxes_BF4.device
     if boxes_BF4.shape[1] == 0:  # no answer of the micro-batch has a frame
@@ -127,6 +142,13 @@ def answered_tubes(batch: RolloutBatch, output: GroundingOutput) -> TubeBatch:
         frame_idx, valid = torch.zeros(2, len(boxes_BF4), 1, device=device)
         return tube_batch(batch.samples, batch.answers, boxes_BF4, frame_idx, valid.bool())
     return tube_batch(batch.samples, batch.answers, boxes_BF4, batch.frame_idx_BF.to(device), batch.valid_BF.to(device))
+
+
+def _written(batch: RolloutBatch, boxes: RaggedBoxes, device: torch.device) -> TubeBatch:
+    valid_BT = boxes.pad(torch.ones(len(boxes.row_N), dtype=torch.bool)).to(device)
+    frame_idx_BT = boxes.pad(torch.from_numpy(boxes.frame_N), fill=FAR).to(device)
+    boxes_BT4 = boxes.pad(torch.from_numpy(boxes.boxes_N4).float()).to(device)
+    return tube_batch(batch.samples, batch.answers, boxes_BT4, frame_idx_BT, valid_BT, written=batch.written)
 
 
 def rollout_loss(

@@ -9,6 +9,7 @@ started in this process; on a running cluster (`ray start` on every node) pass r
 """
 
 import contextlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from configs.base import ConfigError
 from configs.checkpoints import CheckpointStore
 from configs.cluster import cluster, run_ranks
 from configs.command_line import config_from_command_line, explained
+from configs.rewards import check_grounder
 from configs.rft import RFTConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
 
@@ -40,6 +42,7 @@ def train(config: RFTConfig) -> None:
 
     if not (Path(config.checkpoint) / "mllm").is_dir():
         raise ConfigError(f"checkpoint={config.checkpoint}: expected a checkpoint folder, with mllm/ in it")
+    check_answers(config)
     check_same_run(config, config.run.out)
     final = Path(config.run.out) / "checkpoint"
     if final.exists():
@@ -48,6 +51,17 @@ def train(config: RFTConfig) -> None:
     load_samples(config.data, config.data.train_split)
     with cluster(config.ray):
         launch(config)
+
+
+def check_answers(config: RFTConfig) -> None:
+    """Raise ConfigError where the rewards, or the boxes' losses, are none that the checkpoint's grounder can have."""
+    name = json.loads((Path(config.checkpoint) / "config.json").read_text())["grounder"]
+    from model.grounders import grounder_class
+
+    grounder = grounder_class(name)
+    check_grounder(config.rewards, name, grounder.reward_terms)
+    if grounder.writes_boxes and config.objective.decoder_update == "supervised":
+        raise ConfigError(f"objective.decoder_update=supervised: the grounder {name} has no decoder; expected frozen")
 
 
 def launch(config: RFTConfig) -> None:

@@ -109,7 +109,9 @@ def make_trainer(
         _tell_deepspeed_of_ranks()
     model, processor = start_model(config.model, config.data, checkpoint=config.checkpoint, resumed=resumed)
     skips = config.unreadable_videos.policy == "skip"
-    encoder = (SkippingEncoder if skips else PromptEncoder)(processor, config.data)
+    encoder = (SkippingEncoder if skips else PromptEncoder)(
+        processor, config.data, answer_format=model.grounder.answer_format
+    )
     collator = (SkippingCollator if skips else SupervisedCollator)(
         num_queries=model.num_queries,
         pad_id=processor.tokenizer.pad_token_id,
