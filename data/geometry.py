@@ -137,9 +137,14 @@ def tube_viou(
     Column f of the boxes is frame gt_start + f; pred_boxes hold the prediction's boxes at those frames. Spans are in
     frames. A true frame without an annotated box counts in the union and adds 0. [B, F, 4], [B, 2], ... -> [B].
     """
-    in_both_BF = frames_in_both(pred_span_B2, gt_span_B2, num_columns=gt_boxes_BF4.shape[1])
+    return viou_of_ious(box_iou(pred_boxes_BF4, gt_boxes_BF4), pred_span_B2, gt_has_box_BF, gt_span_B2)
+
+
+def viou_of_ious(iou_BF: Tensor, pred_span_B2: Tensor, gt_has_box_BF: Tensor, gt_span_B2: Tensor) -> Tensor:
+    """`tube_viou` from the IoU at each true frame. -> [B]."""
+    in_both_BF = frames_in_both(pred_span_B2, gt_span_B2, num_columns=iou_BF.shape[1])
     _, union_B = span_overlap(pred_span_B2, gt_span_B2)
-    return iou_sum(pred_boxes_BF4, gt_boxes_BF4, in_both_BF & gt_has_box_BF) / union_B.clamp(min=1.0)
+    return torch.where(in_both_BF & gt_has_box_BF, iou_BF, 0.0).sum(dim=1) / union_B.clamp(min=1.0)
 
 
 def frames_in_both(pred_span_B2: Tensor, gt_span_B2: Tensor, *, num_columns: int) -> Tensor:

@@ -90,7 +90,7 @@ class WrittenTubes:
 
     def to(self, device: torch.device) -> "WrittenTubes":
         """The same on a device."""
-        return WrittenTubes(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return WrittenTubes(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
 
 def written_tubes(texts: TubeTexts, samples: Sequence[GroundingSample], frames: Sequence[np.ndarray]) -> WrittenTubes:

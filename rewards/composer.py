@@ -45,7 +45,7 @@ class RewardComposer:
     def __call__(self, tubes: TubeBatch) -> RewardBreakdown:
         raw = {name: torch.where(tubes.parsed_B, self._values(name, tubes), 0.0) for name in self.names}
         shaped_BK = torch.stack([self._shaped(name, raw) for name in self.names], dim=1)
-        total_B = shaped_BK @ self.weights_K.to(shaped_BK.device)
+        total_B = shaped_BK @ self.weights_K.to(shaped_BK.device, non_blocking=True)
         # No clip and no term of one's own may pay for what is not an answer.
         total_B = torch.where(tubes.parsed_B, total_B, self.config.parse_failure)
         return RewardBreakdown(self.names, torch.stack(list(raw.values()), dim=1), total_B)
