@@ -7,9 +7,16 @@ from pydantic import Field, model_validator
 
 from configs.base import Config, ConfigError
 
-Term = Literal["format", "temporal", "viou", "spatial", "gated", "consistency", "both_spatial", "think"]
+Term = Literal["format", "temporal", "viou", "spatial", "gated", "consistency", "both_spatial", "think", "choice"]
 WRITTEN_TERMS = ("consistency", "both_spatial", "think")
 """Terms of boxes that are written in the answer: the grounder `text` alone can earn them."""
+OtherTask = Literal["temporal", "rec", "qa"]
+TASK_TERMS: dict[OtherTask, tuple[Term, ...]] = {
+    "temporal": ("format", "temporal"),
+    "rec": ("format", "viou", "spatial"),
+    "qa": ("format", "choice"),
+}
+"""What the samples of a task other than stvg can earn (rewards/tasks.py)."""
 Weight = Annotated[float, Field(ge=0)]
 OwnTerm = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
@@ -42,6 +49,9 @@ class RewardConfig(Config):
     preset: Literal["bridge", "sarl", "stvg_o1"] = "bridge"
     """Where weights come from that are not given."""
     weights: RewardWeights = RewardWeights(**PRESETS["bridge"])
+    tasks: dict[OtherTask, dict[Term, Weight]] = {}
+    """Weights of the terms of TASK_TERMS for samples of other tasks than stvg, whose are `weights`. A task that is trained on
+    must be here, for example {temporal: {format: 0.1, temporal: 1}, rec: {format: 0.1, viou: 1}, qa: {format: 0.1, choice: 1}}."""
     gates: dict[Term, Term] = {}
     """term: by which other term it is multiplied, for example {viou: temporal}."""
     clips: dict[Term, tuple[float, float]] = {}
@@ -63,15 +73,32 @@ class RewardConfig(Config):
         return tree | {"weights": preset | tree.get("weights", {})}
 
     @property
+    def terms_by_task(self) -> dict[str, list[str]]:
+        """The terms with a weight of each task."""
+        by_task = {"stvg": self.weights.model_dump()} | self.tasks
+        return {task: [term for term, weight in terms.items() if weight > 0] for task, terms in by_task.items()}
+
+    @property
     def written_terms(self) -> list[str]:
         """The terms with a weight, or used as a gate, that need boxes written in the answer."""
         weights = self.weights.model_dump()
         return [term for term in WRITTEN_TERMS if weights[term] > 0 or term in self.gates.values()]
 
     @model_validator(mode="after")
+    def _earned_by_their_tasks(self) -> "RewardConfig":
+        for task, weights in self.tasks.items():
+            if unknown := [term for term in weights if term not in TASK_TERMS[task]]:
+                raise ValueError(f"tasks.{task}: expected terms of {', '.join(TASK_TERMS[task])}; got {unknown[0]}")
+            if not any(weights.values()):
+                raise ValueError(f"tasks.{task}: expected at least one positive weight, got {weights}")
+        return self
+
+    @model_validator(mode="after")
     def _usable(self) -> "RewardConfig":
         if not any([*self.weights.model_dump().values(), *self.own.values()]):
             raise ValueError(f"weights: expected at least one positive weight, got {self.weights}")
+        if "choice" in self.gates.values() and not any("choice" in terms for terms in self.tasks.values()):
+            raise ValueError("gates: choice is computed where rewards.tasks.qa gives it a weight alone, and has none")
         for term, (lowest, highest) in self.clips.items():
             if lowest >= highest:
                 raise ValueError(f"clips.{term}: expected lowest < highest, got {lowest}, {highest}")

@@ -15,6 +15,7 @@ from configs.base import ConfigError
 from configs.rewards import WRITTEN_TERMS, RewardConfig
 from data.tubes import TubeBatch
 from rewards.stvg_o1 import both_spatial_reward, think_reward
+from rewards.tasks import weigh_by_task
 from rewards.terms import TERMS, RewardTerm
 
 
@@ -40,12 +41,16 @@ class RewardComposer:
         weights = _computed(config) | config.own
         self.terms = TERMS | _floored(config) | {name: _own_term(name) for name in config.own}
         self.names = tuple(weights)
-        self.weights_K = torch.tensor(list(weights.values()))
+        by_task = {"stvg": config.weights.model_dump()} | config.tasks
+        self.weights_K = {
+            task: torch.tensor([float((of_task | config.own).get(name, 0.0)) for name in self.names])
+            for task, of_task in by_task.items()
+        }
 
     def __call__(self, tubes: TubeBatch) -> RewardBreakdown:
         raw = {name: torch.where(tubes.parsed_B, self._values(name, tubes), 0.0) for name in self.names}
         shaped_BK = torch.stack([self._shaped(name, raw) for name in self.names], dim=1)
-        total_B = shaped_BK @ self.weights_K.to(shaped_BK.device, non_blocking=True)
+        total_B = weigh_by_task(shaped_BK, tubes.tasks, self.weights_K)
         # No clip and no term of one's own may pay for what is not an answer.
         total_B = torch.where(tubes.parsed_B, total_B, self.config.parse_failure)
         return RewardBreakdown(self.names, torch.stack(list(raw.values()), dim=1), total_B)
@@ -66,7 +71,9 @@ class RewardComposer:
 
 
 def _computed(config: RewardConfig) -> dict[str, float]:
+    """The terms with their weights for stvg: all but those of WRITTEN_TERMS that are not asked for, and those of other tasks."""
     weights = config.weights.model_dump()
+    weights |= {term: 0.0 for terms in config.tasks.values() for term in terms if term not in weights}
     return {name: weight for name, weight in weights.items() if weight > 0 or name not in WRITTEN_TERMS}
 
 

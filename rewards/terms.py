@@ -14,6 +14,7 @@ term, write a function, add a line to TERMS and a weight to configs/rewards.py; 
 | consistency | 0, 1 | any boxes at the right indices: says nothing about where they are |
 | both_spatial | [-10, 2] | as `spatial`, for both box sequences; `spatial_floor: 0` mends the second |
 | think | [0, 6] | bad think boxes: pays less than they cost in `both_spatial` as long as its weight is below the other's |
+| choice | 0, 1 | qa alone: the same letter every time earns its share of the data |
 | gated | [0, 2] | its spatial part is over the intersection alone, but tIoU squared gates it |
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from data.geometry import box_giou, box_iou
+from data.geometry import box_giou
 from data.tubes import TubeBatch
 from rewards.stvg_o1 import both_spatial_reward, consistency_reward, think_reward
 
@@ -53,7 +54,12 @@ def spatial_reward(tubes: TubeBatch) -> Tensor:
 def gated_reward(tubes: TubeBatch, *, exponent: float = 2.0) -> Tensor:
     """tIoU + tIoU^2 sIoU, with the mean IoU over the frames in both spans as sIoU (SARL-STG; its exponent)."""
     tiou_B = tubes.tiou()
-    return tiou_B + tiou_B**exponent * _mean_over_both(tubes, box_iou(tubes.pred_boxes_BF4, tubes.gt_boxes_BF4))
+    return tiou_B + tiou_B**exponent * _mean_over_both(tubes, tubes.iou_BF)
+
+
+def choice_reward(tubes: TubeBatch) -> Tensor:
+    """1 where the letter of a qa answer is the right one (Video-R1, 2503.21776)."""
+    return tubes.right_choice_B.float()
 
 
 def _mean_over_both(tubes: TubeBatch, values_BF: Tensor) -> Tensor:
@@ -75,4 +81,5 @@ TERMS: dict[str, RewardTerm] = {
     "consistency": consistency_reward,
     "both_spatial": both_spatial_reward,
     "think": think_reward,
+    "choice": choice_reward,
 }
