@@ -11,7 +11,7 @@ from configs.data import DataConfig, FrameChoiceConfig
 from configs.lora import LoraConfig
 from configs.model import LossConfig
 from configs.optim import RFTOptimConfig, check_vision_rate
-from configs.rewards import RewardConfig
+from configs.rewards import TASK_TERMS, RewardConfig
 from configs.run import RunConfig
 
 DecoderUpdate = Literal["frozen", "supervised", "pathwise"]
@@ -178,12 +178,17 @@ class RFTConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _only_stvg(self) -> "RFTConfig":
+    def _rewards_of_every_task(self) -> "RFTConfig":
         tasks = sorted(task for task, weight in self.data.tasks.items() if weight > 0)
-        if tasks != ["stvg"]:
-            raise ValueError(f"data.tasks: GRPO trains on stvg alone so far, give the others weight 0; got {tasks}")
+        if not tasks:
+            raise ValueError(f"data.tasks: expected at least one task with a weight, got {self.data.tasks}")
+        if missing := [task for task in tasks if task not in ("stvg", *self.rewards.tasks)]:
+            task, outcome = missing[0], TASK_TERMS[missing[0]][1]
+            raise ValueError(
+                f"rewards.tasks: expected weights for {task}, which data.tasks draws, such as {task}: {{format: 0.1, {outcome}: 1}}"
+            )
         if self.data.batches != "mixed":
-            raise ValueError(f"data.batches: GRPO has one task, expected mixed; got {self.data.batches}")
+            raise ValueError(f"data.batches: GRPO draws its tasks mixed, expected mixed; got {self.data.batches}")
         return self
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
+from rewards.tasks import metrics_by_task
 from rft.advantages import TASKS, RunningStd, batch_std, group_advantages, group_std, has_signal
 from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics
 from rft.step_metrics import reward_metrics
@@ -185,6 +186,13 @@ def rollout_loss(
     if ref_logps_BL is not None:
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
+    metrics |= metrics_by_task(
+        rewards.names,
+        rewards.terms_BK,
+        [sample.task for sample in batch.samples],
+        config.rewards.terms_by_task,
+        batch.num_generations,
+    )
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
 
 

@@ -203,13 +203,15 @@ def test_pathwise_needs_one_scale(rft_yaml: Path, override: str) -> None:
         load_config(RFTConfig, rft_yaml, [override, f"objective.decoder_update={update}"])
 
 
-@pytest.mark.parametrize("tasks", ["{temporal: 1}", "{stvg: 1, qa: 1}", "{}"])
-def test_rft_trains_on_stvg_alone(rft_yaml: Path, tasks: str) -> None:
-    assert "GRPO trains on stvg alone" in error_of(RFTConfig, rft_yaml, f"data.tasks={tasks}")
+@pytest.mark.parametrize("task", ["temporal", "rec", "qa"])
+def test_rft_wants_rewards_of_every_task(rft_yaml: Path, task: str) -> None:
+    error = error_of(RFTConfig, rft_yaml, f"data.tasks={{stvg: 1, {task}: 1}}")
+    assert f"rewards.tasks: expected weights for {task}" in error
+    assert "at least one task" in error_of(RFTConfig, rft_yaml, "data.tasks={}")
 
 
 def test_rft_refuses_batches_of_one_task_each(rft_yaml: Path) -> None:
-    assert "data.batches: GRPO has one task" in error_of(RFTConfig, rft_yaml, "data.batches=per_task")
+    assert "data.batches: GRPO draws its tasks mixed" in error_of(RFTConfig, rft_yaml, "data.batches=per_task")
     assert load_config(RFTConfig, rft_yaml, ["data.batches=mixed"]).data.batches == "mixed"
 
 
