@@ -82,7 +82,7 @@ class ObjectiveConfig(Config):
     terms say (format); `mask` it out of the policy loss, whose divisors stay; `drop` it from the divisors too, which takes a
     forward without gradient before training. The decoder's term keeps every group."""
     outcome_terms: list[str] | None = None
-    """The reward terms that signal is looked for in; None: all with a weight but those of SHAPING_TERMS."""
+    """The reward terms that signal is looked for in, of those with a weight; None: all of them but SHAPING_TERMS."""
     scale_rewards: Literal["running", "group", "batch", "none"] = "running"
     """What advantages are divided by: a running standard deviation of the reward, one for each task (floor `std_floor`), the
     group's, the batch's, or nothing."""
@@ -165,16 +165,22 @@ class RFTConfig(Config):
         """The terms that tell whether a group has signal (objective.zero_variance, rollout.max_resamples)."""
         if self.objective.outcome_terms is not None:
             return self.objective.outcome_terms
-        weights = self.rewards.weights.model_dump() | self.rewards.own
-        return [name for name, weight in weights.items() if weight > 0 and name not in SHAPING_TERMS]
+        return [name for name in self._weighted_terms if name not in SHAPING_TERMS]
+
+    @property
+    def _weighted_terms(self) -> list[str]:
+        """Of any task."""
+        names = [name for terms in self.rewards.terms_by_task.values() for name in terms]
+        return list(dict.fromkeys([*names, *(name for name, weight in self.rewards.own.items() if weight > 0)]))
 
     @model_validator(mode="after")
     def _known_outcome_terms(self) -> "RFTConfig":
-        known = [*self.rewards.weights.model_dump(), *self.rewards.own]
-        unknown = [name for name in self.signal_terms if name not in known]
+        weighted = self._weighted_terms
         is_used = self.objective.zero_variance != "keep" or self.rollout.max_resamples > 0
-        if unknown or (is_used and not self.signal_terms):
-            raise ValueError(f"objective.outcome_terms: expected terms of {known}, got {self.signal_terms}")
+        if not set(self.signal_terms) <= set(weighted) or (is_used and not self.signal_terms):
+            raise ValueError(
+                f"objective.outcome_terms: expected terms with a weight ({weighted}), got {self.signal_terms}"
+            )
         return self
 
     @model_validator(mode="after")

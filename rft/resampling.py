@@ -28,8 +28,8 @@ def resample(
     has_signal: Callable[[Sequence[RolledOut]], Sequence[bool]],
     *,
     max_resamples: int,
-) -> tuple[list[RolledOut], int]:
-    """As many groups as `first`, those with signal before the others, and how many were drawn in all.
+) -> tuple[list[RolledOut], int, int]:
+    """As many groups as `first`, those with signal before the others; how many of them have it; how many were drawn.
 
     Each time as many `further` samples are rolled out as groups with signal are missing, at most `max_resamples` times.
     """
@@ -44,7 +44,7 @@ def resample(
             break
         batch = roll(more)
         drawn += len(batch)
-    return [*kept, *spare][:size], drawn
+    return [*kept, *spare][:size], len(kept), drawn
 
 
 def further_rows(groups: Sequence[Group], taken: np.ndarray, *, count: int, seed: int, step: int) -> np.ndarray:

@@ -67,19 +67,19 @@ class Sampler:
             self.seconds.move(self.engine.waited_sec, source="rollout", to="wait")
         return [RolledOut(*row) for row in zip(samples, prompts, groups, strict=True)]
 
-    def step(self, step: int, prompts: StepPrompts) -> tuple[list[RolledOut], dict[str, float]]:
-        """P rollouts, and how many prompts it took."""
+    def step(self, step: int, prompts: StepPrompts) -> tuple[list[RolledOut], list[bool] | None, dict[str, float]]:
+        """P groups; which of them have signal, None where nobody asks; how many prompts it took."""
         first = self.roll(step, prompts.of_step(step))
-        if self.config.rollout.max_resamples == 0:
-            return first, {}
-        rolled, drawn = resample(
+        if not self.looks_for_signal:
+            return first, None, {}
+        rolled, num_kept, drawn = resample(
             first,
             prompts.further(step),
             lambda samples: self.roll(step, samples),
             self.signal,
             max_resamples=self.config.rollout.max_resamples,
         )
-        return rolled, {"rollout/prompts": float(drawn)}
+        return rolled, [row < num_kept for row in range(len(rolled))], {"rollout/prompts": float(drawn)}
 
     def signal(self, rolled: Sequence[RolledOut]) -> list[bool]:
         """Which groups have signal, by a forward without gradient: boxes count too."""

@@ -78,10 +78,10 @@ class GRPOTrainer:
     def step(self, step: int, prompts: StepPrompts) -> dict[str, float]:
         """The algorithm box; the numbers are those of docs/objective.md."""
         collected: dict[str, list[float]] = defaultdict(list)
-        rolled, sampling = self.sampler.step(step, prompts)  # 1: y_i ~ pi, G for each prompt; groups without signal
+        rolled, signal, sampling = self.sampler.step(step, prompts)  # 1: y_i ~ pi, G for each prompt; some drawn again
         groups = [one.group for one in rolled]
-        signal = self.sampler.signal(rolled) if self.config.objective.zero_variance == "drop" else None
-        counts = step_counts(groups, signal, self.config, self.learner.mean_over_ranks)  # 2: N
+        with self.seconds.timed("wait"):  # ranks meet here
+            counts = step_counts(groups, signal, self.config, self.learner.mean_over_ranks)  # 2: N
         scored: list[torch.Tensor] = []
         for batch in micro_batches(rolled, self.learner, self.config, step=step):
             rewards_B, metrics = self.accumulate(batch, counts)  # 3 to 6: R_i, advantages, both terms of L, gradient

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from configs.rft import RFTConfig
 from data.mixture import Group
 from rft.resampling import further_rows, resample
 
@@ -29,7 +31,8 @@ class Drawing:
 
 def drawn_from(first: Any, further: Iterator[Any], max_resamples: int) -> tuple[Any, int, list[list[int]]]:
     drawing = Drawing()
-    rolled, drawn = resample(first, further, drawing.roll, drawing.has_signal, max_resamples=max_resamples)
+    rolled, num_kept, drawn = resample(first, further, drawing.roll, drawing.has_signal, max_resamples=max_resamples)
+    assert num_kept == sum(drawing.has_signal(rolled))
     return rolled, drawn, drawing.rounds
 
 
@@ -69,3 +72,44 @@ def test_further_samples_follow_from_seed_and_step() -> None:
 def test_no_more_samples_than_there_are() -> None:
     rows = further_rows([Group("stvg", "stvg", 1.0, np.arange(5))], np.array([0, 1]), count=20, seed=0, step=0)
     assert sorted(rows) == [2, 3, 4]
+
+
+BASE: dict[str, Any] = {
+    "run": {"out": "x"},
+    "checkpoint": "x",
+    "data": {"source": {"type": "synthetic", "root": "x"}, "tasks": {"stvg": 1.0}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["temporal", "viou"]),
+        ({"rewards": {"preset": "sarl"}}, ["gated"]),
+        ({"rewards": {"weights": {"viou": 0.0}, "own": {"mine:term": 0.5}}}, ["temporal", "mine:term"]),
+        ({"rewards": {"tasks": {"qa": {"format": 0.1, "choice": 1.0}}}}, ["temporal", "viou", "choice"]),
+        ({"objective": {"outcome_terms": ["temporal"]}}, ["temporal"]),
+    ],
+)
+def test_signal_terms_of_a_config(changes: dict[str, Any], expected: list[str]) -> None:
+    """Those with a weight but the format; or the ones that are asked for."""
+    assert RFTConfig.model_validate(BASE | changes).signal_terms == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"objective": {"outcome_terms": ["gated"]}}, "expected terms with a weight"),
+        (
+            {
+                "objective": {"zero_variance": "mask"},
+                "rewards": {"weights": {"format": 1.0, "temporal": 0.0, "viou": 0.0}},
+            },
+            r"outcome_terms: .* got \[\]",
+        ),
+        ({"objective": {"zero_variance": "drop", "decoder_update": "pathwise"}}, "use zero_variance=mask"),
+    ],
+)
+def test_configs_without_a_signal_are_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        RFTConfig.model_validate(BASE | changes)

@@ -69,11 +69,10 @@ def test_a_step_draws_prompts_in_place_of_those_without_signal(
         }
     )
     trainer, prompts = trainer_of(config, engine, tmp_path)
-    (rolled, counted), (again, _) = (trainer.sampler.step(0, prompts) for _ in range(2))
+    (rolled, signal, counted), (again, _, _) = (trainer.sampler.step(0, prompts) for _ in range(2))
     ids = [one.sample.sample_id for one in rolled]
     assert ids == [one.sample.sample_id for one in again] and len(set(ids)) == 4
-    signal = trainer.sampler.signal(rolled)
-    assert signal == sorted(signal, reverse=True)
+    assert signal is not None and signal == trainer.sampler.signal(rolled) == sorted(signal, reverse=True)
     assert 4 <= counted["rollout/prompts"] <= 12 and (all(signal) or counted["rollout/prompts"] > 4)
     metrics = trainer.step(0, prompts)
     assert metrics["reward/no_signal_groups"] == pytest.approx(1 - sum(signal) / 4)
