@@ -5,13 +5,13 @@ A row has the fields of GroundingSample, `clip` and `span` as pairs of frames:
     {"sample_id": "val-0-1", "task": "stvg", "query": "who is watching the ball?", "query_type": "interrogative",
      "video_path": "videos/1164/10712559773.mp4", "fps": 29.97, "width": 640, "height": 360, "clip": [496, 596],
      "span": [510, 556], "boxes_xyxy_px": [[118.0, 75.0, 219.0, 262.0], null, ...], "options": [], "choice": null,
-     "windows_sec": [], "source": "vidstg"}
+     "windows_sec": [], "source": "vidstg", "more_tubes": []}
 
 `datasets.load_dataset` reads the same file without any code of ours.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.types import BoxPx, FrameSpan, GroundingSample
+from data.types import BoxPx, FrameSpan, GroundingSample, Tube
 
 Boxes = tuple[BoxPx | None, ...]
 PAIR_OF_FRAMES, BOX = pa.list_(pa.int64(), 2), pa.list_(pa.float64(), 4)
+TUBE = pa.struct({"span": PAIR_OF_FRAMES, "boxes_xyxy_px": pa.list_(BOX), "object": pa.int64()})
 SCHEMA = pa.schema(
     {
         "sample_id": pa.string(),
@@ -41,8 +42,11 @@ SCHEMA = pa.schema(
         "choice": pa.string(),
         "windows_sec": pa.list_(pa.list_(pa.float64(), 2)),
         "source": pa.string(),
+        "more_tubes": pa.list_(TUBE),
     }
 )
+ADDED_LATER = "more_tubes"
+"""A column that a file may lack: no sample in it has any."""
 ROWS_PER_GROUP = 1000
 """Samples that are held as columns at a time: about 10 MB of boxes for spans of 300 frames."""
 
@@ -72,7 +76,13 @@ def _column(field: pa.Field, values: list[Any]) -> pa.Array:
         return pa.array([None if span is None else (span.start, span.end) for span in values], type=field.type)
     if field.name == "boxes_xyxy_px":
         return _boxes_column(values)
+    if field.name == "more_tubes":
+        return pa.array([[_tube_row(tube) for tube in tubes] for tubes in values], type=field.type)
     return pa.array(values, type=field.type)
+
+
+def _tube_row(tube: Tube) -> dict[str, Any]:
+    return {**asdict(tube), "span": (tube.span.start, tube.span.end)}
 
 
 def _boxes_column(values: list[Boxes | None]) -> pa.Array:
@@ -90,9 +100,10 @@ def _boxes_column(values: list[Boxes | None]) -> pa.Array:
 
 def from_table(table: pa.Table) -> Iterator[GroundingSample]:
     """The samples of some rows. Raises ValueError where a row is not one, or a column is missing."""
-    if missing := [field.name for field in fields(GroundingSample) if field.name not in table.column_names]:
+    known = {*table.column_names, ADDED_LATER}
+    if missing := [field.name for field in fields(GroundingSample) if field.name not in known]:
         raise ValueError(f"no column {missing[0]!r}, its columns are {table.column_names}")
-    plain = [name for name in SCHEMA.names if name != "boxes_xyxy_px"]
+    plain = [name for name in SCHEMA.names if name != "boxes_xyxy_px" and name in table.column_names]
     rows = table.select(plain).to_pylist()
     for row, boxes in zip(rows, _boxes_of(table.column("boxes_xyxy_px")), strict=True):
         yield _sample(row, boxes)
@@ -106,8 +117,14 @@ def _sample(row: dict[str, Any], boxes: Boxes | None) -> GroundingSample:
         "boxes_xyxy_px": boxes,
         "options": tuple(row["options"]),
         "windows_sec": tuple((start, end) for start, end in row["windows_sec"]),
+        "more_tubes": tuple(map(_tube, row.get("more_tubes", ()))),
     }
     return GroundingSample(**values)
+
+
+def _tube(row: dict[str, Any]) -> Tube:
+    boxes = tuple(None if box is None else (box[0], box[1], box[2], box[3]) for box in row["boxes_xyxy_px"])
+    return Tube(FrameSpan(*row["span"]), boxes, row["object"])
 
 
 def _boxes_of(column: pa.ChunkedArray) -> Iterator[Boxes | None]:

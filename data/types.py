@@ -5,6 +5,7 @@ the *clip* (the part of the video that the model is given), since that is what t
 """
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from math import inf as INF
 from typing import Literal, get_args
 
@@ -34,6 +35,15 @@ class FrameSpan:
         return self.end - self.start
 
 
+@dataclass(frozen=True)
+class Tube:
+    """A box, or None, for each frame of a span. object: 0 is the one that a sample's `span` is about."""
+
+    span: FrameSpan
+    boxes_xyxy_px: tuple[BoxPx | None, ...]
+    object: int = 0
+
+
 class SampleError(ValueError):
     """A sample contradicts itself; `field` is where."""
 
@@ -51,9 +61,11 @@ class GroundingSample:
 
     source: the annotation source it came from. width, height: of the video in pixels; 0 where the annotation does not say, which
     only samples without boxes may leave open until the file has been looked at. Their clock is TICKS_PER_SEC then.
-    stvg: `span` and `boxes_xyxy_px` (one per frame of the span, None where the annotation has no box).
+    stvg: `span` and `boxes_xyxy_px` (one per frame of the span, None where the annotation has no box); `more_tubes` where the
+    sentence is true of further spans of that object, or of other objects. A sample with more than one tube can be asked;
+    training on boxes, rewards and metrics take exactly one, and refuse it where samples are loaded for them.
     temporal: `span`, the interval that is trained on, and `windows_sec`, all annotated intervals in seconds of the clip, as they are
-    written (an end may lie past the clip). rec: a clip of one frame, `span` equal to it, one box. qa: `options` and `choice`.
+    written (an end may lie past the clip). rec: as stvg, with a clip of one frame, `span` equal to it. qa: `options` and `choice`.
     Without a span and boxes it is a question that nobody has answered yet: it can be asked, not trained on or scored.
     Raises SampleError.
     """
@@ -73,6 +85,7 @@ class GroundingSample:
     choice: str | None = None
     windows_sec: tuple[tuple[float, float], ...] = ()
     source: str = ""
+    more_tubes: tuple[Tube, ...] = ()
 
     def __post_init__(self) -> None:
         problem = _question_problem(self) or _answer_problem(self)
@@ -84,6 +97,13 @@ class GroundingSample:
     def is_probed(self) -> bool:
         """Whether size and frame rate are the video's own, so that it can be read."""
         return self.width > 0
+
+    @property
+    def tubes(self) -> tuple[Tube, ...]:
+        """All annotated tubes, the one of `span` first; none where there are no boxes."""
+        if self.span is None or self.boxes_xyxy_px is None:
+            return ()
+        return Tube(self.span, self.boxes_xyxy_px), *self.more_tubes
 
     @property
     def duration_sec(self) -> float:
@@ -118,6 +138,8 @@ def _answer_problem(sample: GroundingSample) -> tuple[str, str] | None:
     """Field and cause of what is wrong with the answer, or None."""
     if any(not 0 <= start < end < float("inf") for start, end in sample.windows_sec):
         return "windows_sec", f"expected windows of 0 <= start < end seconds, got {sample.windows_sec}"
+    if sample.more_tubes and (problem := _more_tubes_problem(sample)):
+        return "more_tubes", problem
     if sample.task == "qa":
         letters = [chr(ord("A") + i) for i in range(len(sample.options))]
         return None if sample.choice in letters else ("choice", f"choice {sample.choice!r} is not one of {letters}")
@@ -125,19 +147,41 @@ def _answer_problem(sample: GroundingSample) -> tuple[str, str] | None:
         return "clip", f"expected a clip of one frame, got {sample.clip}"
     if sample.span is None:
         return None if sample.boxes_xyxy_px is None else ("boxes_xyxy_px", "boxes without a span")
-    if not sample.clip.start <= sample.span.start < sample.span.end <= sample.clip.end:
-        return "span", f"span {sample.span} is not inside the clip {sample.clip}"
-    return _boxes_problem(sample, len(sample.span)) if sample.task in ("stvg", "rec") else None
+    if problem := _span_problem(sample, sample.span):
+        return "span", problem
+    if sample.task not in ("stvg", "rec"):
+        return None
+    problem = _boxes_problem(sample.boxes_xyxy_px, len(sample.span))
+    return ("boxes_xyxy_px", problem) if problem else None
 
 
-def _boxes_problem(sample: GroundingSample, num_frames: int) -> tuple[str, str] | None:
-    num_boxes = -1 if sample.boxes_xyxy_px is None else len(sample.boxes_xyxy_px)
+def _more_tubes_problem(sample: GroundingSample) -> str | None:
+    if sample.task not in ("stvg", "rec") or not sample.tubes:
+        return "expected none: more tubes need a first one, in span and boxes_xyxy_px of an stvg or rec sample"
+    for tube in sample.more_tubes:
+        if tube.object < 0:
+            return f"expected object >= 0, got {tube.object}"
+        if problem := _span_problem(sample, tube.span) or _boxes_problem(tube.boxes_xyxy_px, len(tube.span)):
+            return problem
+    for a, b in combinations(sample.tubes, 2):
+        if a.object == b.object and a.span.start < b.span.end and b.span.start < a.span.end:
+            return f"spans {a.span} and {b.span} of object {a.object} overlap"
+    return None
+
+
+def _span_problem(sample: GroundingSample, span: FrameSpan) -> str | None:
+    if sample.clip.start <= span.start < span.end <= sample.clip.end:
+        return None
+    return f"span {span} is not inside the clip {sample.clip}"
+
+
+def _boxes_problem(boxes: tuple[BoxPx | None, ...] | None, num_frames: int) -> str | None:
+    num_boxes = -1 if boxes is None else len(boxes)
     if num_boxes != num_frames:
-        return "boxes_xyxy_px", f"expected one box (or null) per frame of the span, {num_frames}, got {num_boxes}"
-    for box in sample.boxes_xyxy_px or ():
+        return f"expected one box (or null) per frame of the span, {num_frames}, got {num_boxes}"
+    for box in boxes or ():
         if box is not None and not _is_box(box):
-            cause = f"expected boxes as (left, top, right, bottom), left <= right and top <= bottom, got {box}"
-            return "boxes_xyxy_px", cause
+            return f"expected boxes as (left, top, right, bottom), left <= right and top <= bottom, got {box}"
     return None
 
 

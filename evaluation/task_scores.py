@@ -77,6 +77,8 @@ def _check_labelled(samples: Sequence[GroundingSample]) -> None:
     unlabelled = [sample.sample_id for sample in samples if not _is_labelled(sample)]
     if unlabelled:
         raise ScoreError(f"{len(unlabelled)} samples have no true answer to be scored against: {unlabelled[:5]}")
+    if several := [sample.sample_id for sample in samples if sample.more_tubes]:
+        raise ScoreError(f"expected one tube a sample, {len(several)} samples have more_tubes: {several[:5]}")
 
 
 def _is_labelled(sample: GroundingSample) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from data.types import FrameSpan, GroundingSample
+from data.types import FrameSpan, GroundingSample, Tube
 
 WIDTH, HEIGHT, NUM_FRAMES = 64, 48, 16
 
@@ -45,4 +45,12 @@ QA = dataclasses.replace(
     choice="B",
 )
 QUESTION = dataclasses.replace(PROBED, sample_id="question", span=None, boxes_xyxy_px=None)
+SEVERAL = dataclasses.replace(
+    PROBED,
+    sample_id="several",
+    more_tubes=(
+        Tube(FrameSpan(9, 11), (None, (1 / 3, 0.0, 5.0, 6.0))),
+        Tube(FrameSpan(4, 5), ((1.0, 1.0, 2.0, 2.0),), object=1),
+    ),
+)
 OF_EVERY_KIND = [PROBED, TEMPORAL, UNPROBED, REC, QA, QUESTION]

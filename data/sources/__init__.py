@@ -84,6 +84,10 @@ def load_samples_and_rejected(
     unlabelled = [sample.sample_id for sample in kept if sample.task != "qa" and sample.span is None]
     if unlabelled and labelled:
         raise AnnotationError(origin, f"{len(unlabelled)} samples have no span, first {unlabelled[:3]}")
+    several = [sample.sample_id for sample in kept if sample.more_tubes]
+    if several and labelled:
+        cause = f"expected one tube, {len(several)} samples have more_tubes, first {several[:3]}"
+        raise AnnotationError(origin, f"{cause}: training and metrics take one span of one object")
     kept, unreadable = _probed(config, split, kept) if probe else (kept, [])
     return kept, [*read.rejected, *unreadable]
 

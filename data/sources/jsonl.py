@@ -19,6 +19,7 @@
 | options, choice | list of texts, a letter | qa: the options, and the right one as "A", "B", ... |
 | windows_sec | list of two numbers each | temporal: all true intervals in seconds of the clip, where there are several |
 | source | text | where it came from; for reports |
+| more_tubes | list of `{"span": [20, 30], "boxes_xyxy_px": [...], "object": 1}` | stvg, rec: further spans of the object of `span`, which is object 0, and other objects; a question alone, since training and metrics take one |
 
 Other fields, and values of other types (true for 1, "8" for 8.0), are errors. A line that does not fit is an
 AnnotationError with file, line, field and what is expected; the other lines are read.
@@ -44,9 +45,17 @@ from data.annotations import (
     parse_raw,
 )
 from data.raw_fields import MAX_SIDE_PX, FourPx, Fps, SecondsPair, Text, TickPair
-from data.types import FrameSpan, GroundingSample, QueryType, Task
+from data.types import FrameSpan, GroundingSample, QueryType, Task, Tube
 
 _Side = Annotated[int, Field(ge=0, le=MAX_SIDE_PX)]
+
+
+class _Tube(RawRecord):
+    model_config = ConfigDict(extra="forbid")
+
+    span: TickPair
+    boxes_xyxy_px: list[FourPx | None]
+    object: int = 0
 
 
 class _Record(RawRecord):
@@ -67,6 +76,7 @@ class _Record(RawRecord):
     choice: Text | None = None
     windows_sec: list[SecondsPair] = []
     source: str = ""
+    more_tubes: list[_Tube] = []
 
 
 def load(config: JsonlSource, split: str) -> Split:
@@ -104,7 +114,8 @@ def _to_record(sample: GroundingSample, folder: Path) -> dict[str, Any]:
     for key in ("clip", "span"):
         span: FrameSpan | None = getattr(sample, key)
         record[key] = None if span is None else [span.start, span.end]
-    return record
+    record["more_tubes"] = [{**asdict(tube), "span": [tube.span.start, tube.span.end]} for tube in sample.more_tubes]
+    return record if sample.more_tubes else {key: value for key, value in record.items() if key != "more_tubes"}
 
 
 def _from_record(record: _Record, folder: Path) -> GroundingSample:
@@ -116,6 +127,10 @@ def _from_record(record: _Record, folder: Path) -> GroundingSample:
         "boxes_xyxy_px": None if boxes is None else tuple(boxes),
         "options": tuple(record.options),
         "windows_sec": tuple(record.windows_sec),
+        "more_tubes": tuple(
+            Tube(frame_span("more_tubes", *tube.span), tuple(tube.boxes_xyxy_px), tube.object)
+            for tube in record.more_tubes
+        ),
     }
     return GroundingSample(**values)
 
