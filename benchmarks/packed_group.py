@@ -15,10 +15,12 @@ sides, so what is compared is the LLM and the scoring. Prints
 
 import argparse
 import json
+import math
 import sys
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,13 +33,17 @@ from configs.sources import SyntheticSource
 from configs.video import VideoConfig
 from data.collate import Batch, collate_inputs
 from data.dataset import PromptEncoder
+from data.encoding import EncodedPrompt
 from data.sources import synthetic
+from data.types import FrameSpan, GroundingSample
 from model.backbone import VisionFeatures, encode_vision, hidden_states, score_tokens
 from model.build import build_model
 from model.grounding_model import GroundingModel
 from model.tiny_backbone import make_tiny_backbone
 
-SIZE_PX, FPS, TOKENS_PER_PATCH = 128, 8.0, 8.3
+SIZE_PX, FPS = 128, 8.0
+FEWEST_TOKENS_PER_PATCH = 5
+"""Of a prompt: one cell, since the processor makes the frames of a long video small, and a timestamp."""
 
 
 @dataclass
@@ -65,7 +71,8 @@ class Side:
                 "vision_of_row": torch.arange(len(rows_B)),
                 "vision_is_image": batch["vision_is_image"][rows_B],
             }
-        states = hidden_states(model.mllm, batch, vision, model.grounder.queries.embedding.weight, model.taps)
+        queries_KD = model.grounder.query_embeddings(batch)
+        states = hidden_states(model.mllm, batch, vision, queries_KD, model.taps)
         return score_tokens(model.mllm, states.last_BLD, batch, banned_ids=model.banned_ids, temperature=1.0)[0]
 
     def gradients(self) -> Tensor:
@@ -94,7 +101,7 @@ class Side:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt-tokens", type=int, default=2000)
+    parser.add_argument("--prompt-tokens", type=int, default=2000, help="at least; the video is as long as that takes")
     parser.add_argument("--completions", type=int, default=8)
     parser.add_argument("--completion-tokens", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
@@ -135,7 +142,7 @@ def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def sides(folder: str, prompt_tokens: int, completion_tokens: int) -> Callable[[int, bool], Side]:
     """How to make a side: number of completions, and whether their prompt is shared."""
-    num_frames = 2 * round(prompt_tokens / TOKENS_PER_PATCH)
+    num_frames = 2 * math.ceil(prompt_tokens / FEWEST_TOKENS_PER_PATCH)
     source = SyntheticSource(
         root=f"{folder}/videos", num_videos={"train": 1}, size_px=SIZE_PX, fps=FPS, duration_sec=(num_frames + 1) / FPS
     )
@@ -145,7 +152,7 @@ def sides(folder: str, prompt_tokens: int, completion_tokens: int) -> Callable[[
     data = DataConfig(source=source, video=VideoConfig(sample_fps=FPS, max_frames=num_frames))
     bridge = BridgeConfig(num_queries=1, width=32, num_layers=1, num_heads=4, ffn_width=64)
     model, processor = build_model(ModelConfig(backbone=f"{folder}/backbone", dtype="float32", bridge=bridge), data)
-    prompt = PromptEncoder(processor, data)(samples[0])
+    prompt = prompt_of_length(PromptEncoder(processor, data), samples[0], prompt_tokens)
     ids = torch.randint(300, 500, (64, completion_tokens), generator=torch.Generator().manual_seed(0)).tolist()
     args = {"num_queries": model.num_queries, "pad_id": processor.tokenizer.pad_token_id}
 
@@ -155,6 +162,16 @@ def sides(folder: str, prompt_tokens: int, completion_tokens: int) -> Callable[[
         )
 
     return make
+
+
+def prompt_of_length(encode: PromptEncoder, sample: GroundingSample, prompt_tokens: int) -> EncodedPrompt:
+    """Of the first frames of the video, as many as give at least so many tokens."""
+
+    def of_frames(count: int) -> EncodedPrompt:
+        return encode(replace(sample, clip=FrameSpan(0, count), span=None, boxes_xyxy_px=None))
+
+    counts = range(2, len(sample.clip) + 1, 2)
+    return of_frames(counts[bisect_left(counts, prompt_tokens, key=lambda count: len(of_frames(count).input_ids_L))])
 
 
 if __name__ == "__main__":
