@@ -47,6 +47,26 @@ class BridgeConfig(GrounderConfig):
         return self
 
 
+class InterleavedConfig(GrounderConfig):
+    """The `interleaved` grounder (SpaceVLLM, 2503.13983); widths are our choice."""
+
+    max_frames: Annotated[int, Field(ge=1)] = 64
+    """Queries, one for each sampled frame of the longest video; 64 as in the paper. A video with more is an error."""
+    attention: Literal["free", "learned"] = "free"
+    """Dual attention by the LLM's states alone, as in the paper, or with projections of its own."""
+    width: Annotated[int, Field(ge=16)] = 256
+    """Of learned attention; free attention is as wide as the LLM."""
+    num_heads: Annotated[int, Field(ge=1)] = 8
+    """Of learned attention."""
+    mlp_width: Annotated[int, Field(ge=16)] = 256
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "InterleavedConfig":
+        if self.width % self.num_heads:
+            raise ValueError(f"width: expected a multiple of num_heads={self.num_heads}, got {self.width}")
+        return self
+
+
 class LossConfig(Config):
     """Weights of the supervised losses. L1 5 and GIoU 2 as in DETR (2005.12872, appendix A.4) and TubeDETR."""
 
@@ -71,6 +91,7 @@ class ModelConfig(Config):
     grounder: str = "bridge"
     """How a target is located: a name in GROUNDERS (model/grounders.py)."""
     bridge: BridgeConfig = BridgeConfig()
+    interleaved: InterleavedConfig = InterleavedConfig()
     grounder_args: dict[str, Any] = {}
     """Keyword arguments of a grounder that has no section of its own here."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -99,6 +120,7 @@ class ModelConfig(Config):
         if self.lora is not None and not self.freeze_vision:
             raise ValueError("lora: needs freeze_vision=true; adapters are all that a step's folder keeps of the MLLM")
         return self
+
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the MLLM's weights under LoRA, which are not trained, and of the merged ones that are stored. bfloat16, the released
     precision, takes half the memory and needs dtype=bfloat16; adapters and grounder are float32 either way."""

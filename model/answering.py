@@ -6,6 +6,7 @@ at frames beside the text's interval too (`margin_sec`), and the interval may fo
 Shapes: B rows, F frames that the decoder looks at.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ class Grounding:
 @dataclass(frozen=True)
 class SeenFrames:
     """What the decoder says of some sampled frames of one row: positions among them, ascending; boxes; the probability
-    that the target is there."""
+    that the target is there, NaN of a grounder that does not say it."""
 
     positions: list[int]
     boxes_xyxy_px: list[BoxPx]
@@ -167,6 +168,10 @@ def answered_tube(
     if span is None or not boxes:
         return Tube(span, boxes, trim)
     if presence_trim is not None:
+        if any(map(math.isnan, seen.presence)):
+            raise ValueError(
+                f"presence_trim={presence_trim}: the grounder does not say whether its target is present; expected none"
+            )
         window, frame_idx_T = with_margin(sample, span, margin_sec), prompt.clip.frame_idx_T
         is_present = [probability >= presence_trim for probability in seen.presence]
         span, trim = trim_span(span, window, frame_idx_T, seen.positions, is_present, clip=sample.clip)
@@ -242,7 +247,9 @@ def decode_frames(
     with torch.inference_mode():
         grounding = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).grounding
     boxes_xyxy_BF4 = box_cxcywh_to_xyxy(grounding.boxes_cxcywh_NBF4[-1]).cpu()
-    presence_BF = grounding.presence_NBF[-1].sigmoid().cpu()
+    presence_BF = torch.full(boxes_xyxy_BF4.shape[:2], float("nan"))
+    if len(grounding.presence_NBF):
+        presence_BF = grounding.presence_NBF[-1].sigmoid().cpu()
     for b, positions, boxes_F4, presence_F in zip(rows, chosen, boxes_xyxy_BF4, presence_BF, strict=True):
         boxes_px = _in_pixels(samples[b], boxes_F4[: len(positions)])
         seen[b] = SeenFrames(positions, boxes_px, presence_F[: len(positions)].tolist())

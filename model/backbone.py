@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from model.checkpoint_keys import check_keys, check_model_type
+from model.side_tokens import beside_frames, reach_of_tokens, reading_mask
 from model.vision_features import VisionFeatures
 
 
@@ -78,12 +79,12 @@ def encode_vision(mllm: Qwen3VLForConditionalGeneration, pixel_values: Tensor, g
 
 
 class LLMStates(NamedTuple):
-    """last_BLD: after the final norm. queries_BMKD: of the bridging queries after each tapped layer; the last layer's
-    are after the final norm too. frames: of each row's vision tokens after the middle layer, [T, S, D].
+    """last_BLD: after the final norm. queries_BMKD: of the query slots after each tapped layer, None without taps; the
+    last layer's are after the final norm too. frames: of each row's vision tokens after the middle layer, [T, S, D].
     """
 
     last_BLD: Tensor
-    queries_BMKD: Tensor
+    queries_BMKD: Tensor | None
     frames: tuple[Tensor, ...]
 
 
@@ -93,36 +94,50 @@ def hidden_states(
     vision: VisionFeatures,
     queries_KD: Tensor,
     taps: list[int],
+    reach_N: Tensor | None = None,
 ) -> LLMStates:
-    """The one forward of the LLM: prompt, completion and bridging queries together.
+    """The one forward of the LLM: prompt, completion and query slots together.
+
+    queries_KD: what stands in the K slots of every row. With reach_N, the tokens that each slot of the batch may read
+    (model/side_tokens.py), there is one for each of them, row by row.
 
     Row b has input vision_of_row[b] of `vision`. Rows with the same input have the same prompt, and where there are
     such rows it is computed once for all of them, unless gradient checkpointing forbids the cache that this takes.
     """
     per_row, query_mask = vision.select(batch["vision_of_row"]), batch["query_mask"].bool()
-    is_vision_BL = batch["mm_token_type_ids"] > 0
-    embeds_BLD = mllm.get_input_embeddings()(batch["input_ids"])
+    queries = queries_KD.expand(len(query_mask), -1, -1) if reach_N is None else queries_KD
+    embeds_BLD = _embeddings(mllm, batch, per_row, queries)
+    is_grouped = len(vision.merged) < len(embeds_BLD) and not mllm.is_gradient_checkpointing
+    positions_3BL = _positions(mllm, batch, per_row.grid_V3)
+    reach_BL = None if reach_N is None else reach_of_tokens(query_mask, reach_N)
+    if reach_BL is not None:
+        positions_3BL = beside_frames(positions_3BL, query_mask, reach_BL)
+    if is_grouped:
+        layers = _layers_once_per_prompt(mllm, batch, vision, embeds_BLD, positions_3BL, reach_BL)
+    else:
+        layers = _layers(mllm, batch, per_row, embeds_BLD, positions_3BL, reach_BL)
+    # Entry 0 is the embedding, so layer l's output is entry l + 1.
+    tapped = [layers(layer + 1)[query_mask].unflatten(0, (-1, len(queries_KD))) for layer in taps]
+    middle_ND = layers(len(decoder_layers(mllm)) // 2)[batch["mm_token_type_ids"] > 0]
+    frames = middle_ND.split([len(cells) for cells in per_row.merged])
+    times = per_row.grid_V3[:, 0].tolist()
+    return LLMStates(
+        layers(-1),
+        torch.stack(tapped, dim=1) if tapped else None,
+        tuple(row.unflatten(0, (time, -1)) for row, time in zip(frames, times, strict=True)),
+    )
+
+
+def _embeddings(
+    mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], per_row: VisionFeatures, queries: Tensor
+) -> Tensor:
+    """[B, L, D], vision features and queries in their places."""
+    embeds_BLD, is_vision_BL = mllm.get_input_embeddings()(batch["input_ids"]), batch["mm_token_type_ids"] > 0
     pixels_ND = torch.cat(per_row.merged).to(embeds_BLD.dtype)
     if len(pixels_ND) != int(is_vision_BL.sum()):
         raise ValueError(f"{int(is_vision_BL.sum())} placeholder tokens, {len(pixels_ND)} vision features")
     embeds_BLD = embeds_BLD.masked_scatter(is_vision_BL[..., None], pixels_ND)
-    queries_BKD = queries_KD.to(embeds_BLD.dtype).expand(len(embeds_BLD), -1, -1)
-    embeds_BLD = embeds_BLD.masked_scatter(query_mask[..., None], queries_BKD)
-    is_grouped = len(vision.merged) < len(embeds_BLD) and not mllm.is_gradient_checkpointing
-    positions_3BL = _positions(mllm, batch, per_row.grid_V3)
-    if is_grouped:
-        layers = _layers_once_per_prompt(mllm, batch, vision, embeds_BLD, positions_3BL)
-    else:
-        layers = _layers(mllm, batch, per_row, embeds_BLD, positions_3BL)
-    # Entry 0 is the embedding, so layer l's output is entry l + 1.
-    tapped = [layers(layer + 1)[query_mask].unflatten(0, (-1, len(queries_KD))) for layer in taps]
-    frames = layers(len(decoder_layers(mllm)) // 2)[is_vision_BL].split([len(cells) for cells in per_row.merged])
-    times = per_row.grid_V3[:, 0].tolist()
-    return LLMStates(
-        layers(-1),
-        torch.stack(tapped, dim=1),
-        tuple(row.unflatten(0, (time, -1)) for row, time in zip(frames, times, strict=True)),
-    )
+    return embeds_BLD.masked_scatter(batch["query_mask"].bool()[..., None], queries.to(embeds_BLD.dtype))
 
 
 Layers = Callable[[int], Tensor]
@@ -135,11 +150,16 @@ def _layers(
     per_row: VisionFeatures,
     embeds_BLD: Tensor,
     positions_3BL: Tensor,
+    reach_BL: Tensor | None,
 ) -> Layers:
     """Every row from its first token to its last."""
+    mask = batch["attention_mask"]
+    if reach_BL is not None:
+        place_BL = torch.arange(reach_BL.shape[1], device=reach_BL.device).expand_as(reach_BL)
+        mask = reading_mask(place_BL, reach_BL, place_BL, mask.bool())
     output = mllm.model.language_model(
         inputs_embeds=embeds_BLD,
-        attention_mask=batch["attention_mask"],
+        attention_mask=mask,
         position_ids=positions_3BL,
         visual_pos_masks=batch["mm_token_type_ids"] > 0,
         deepstack_visual_embeds=[torch.cat(layer) for layer in per_row.deepstack],
@@ -155,6 +175,7 @@ def _layers_once_per_prompt(
     vision: VisionFeatures,
     embeds_BLD: Tensor,
     positions_3BL: Tensor,
+    reach_BL: Tensor | None,
 ) -> Layers:
     """The prompt of each vision input once, with a cache that stays in the graph; then what follows it in each row.
 
@@ -179,9 +200,14 @@ def _layers_once_per_prompt(
     rest_BR = length_B[:, None] + torch.arange(int((total_B - length_B).max()), device=device)
     rest_mask_BR = rest_BR < total_B[:, None]
     rest_BR = rest_BR.clamp(max=embeds_BLD.shape[1] - 1)
+    mask_BK = torch.cat([prompt_mask_VL[rows_B], rest_mask_BR], dim=1)
+    mask = mask_BK
+    if reach_BL is not None:
+        place_BK = torch.cat([prompt_L.expand(len(rows_B), -1), rest_BR], dim=1)
+        mask = reading_mask(rest_BR, reach_BL[number_B[:, None], rest_BR], place_BK, mask_BK)
     rest = mllm.model.language_model(
         inputs_embeds=embeds_BLD[number_B[:, None], rest_BR],
-        attention_mask=torch.cat([prompt_mask_VL[rows_B], rest_mask_BR], dim=1),
+        attention_mask=mask,
         position_ids=positions_3BL[:, number_B[:, None], rest_BR],
         past_key_values=prompts.past_key_values,
         use_cache=True,
@@ -207,7 +233,7 @@ def _places(length_B: Tensor, prompt_width: int, rest_width: int, width: int) ->
 
 
 def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], grid_B3: Tensor) -> Tensor:
-    """M-RoPE positions [3, B, L]; bridging queries count on like text."""
+    """M-RoPE positions [3, B, L]; query slots count on like text."""
     is_image_B = batch["vision_is_image"][batch["vision_of_row"]]
     images, videos = grid_B3[is_image_B], grid_B3[~is_image_B]
     rope_index: Any = mllm.model.get_rope_index

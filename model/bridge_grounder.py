@@ -97,6 +97,7 @@ class BridgeGrounder(Grounder):
     def forward(self, states: LLMStates, vision: VisionFeatures, batch: Batch) -> GrounderOutput:
         """Boxes, presence and alignment."""
         frame_position_BF = batch["frame_position"]
+        assert states.queries_BMKD is not None, "the bridge has taps"
         bridge_NBKE = self.queries(states.queries_BMKD)
         rows = [vision.cells(row, self.features) for row in range(len(states.frames))]
         mask_BT = _pad([torch.ones(len(cells), dtype=torch.bool, device=bridge_NBKE.device) for cells, _ in rows])

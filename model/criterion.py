@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from configs.model import LossConfig
-from model.bridge_grounder import GrounderOutput
+from model.grounder import GrounderOutput
 from model.grounding_model import GroundingOutput
 from model.losses import (
     alignment_loss,
@@ -53,16 +53,15 @@ def target_counts(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def grounding_losses(
     grounding: GrounderOutput, batch: Mapping[str, Tensor], counts: Counts | None = None
 ) -> dict[str, Tensor]:
-    """The terms that train the grounder, auxiliary ones of every decoder layer included."""
-    count = {} if counts is None else counts
-    boxes, target = grounding.boxes_cxcywh_NBF4, batch["target_boxes_cxcywh"]
-    box_mask, presence_mask = batch["target_box_mask"].bool(), batch["target_presence_mask"].bool()
-    presence = grounding.presence_NBF, batch["target_presence"], presence_mask
-    terms = {
-        "box_l1": box_l1_loss(boxes, target, box_mask, count.get("box_l1")),
-        "box_giou": box_giou_loss(boxes, target, box_mask, count.get("box_giou")),
-        "presence": presence_loss(*presence, count.get("presence")),
-    }
+    """The terms that train the grounder, auxiliary ones of every decoder layer included; none for what it does not say."""
+    count, terms = {} if counts is None else counts, {}
+    if len(grounding.boxes_cxcywh_NBF4):
+        args = grounding.boxes_cxcywh_NBF4, batch["target_boxes_cxcywh"], batch["target_box_mask"].bool()
+        terms["box_l1"] = box_l1_loss(*args, count.get("box_l1"))
+        terms["box_giou"] = box_giou_loss(*args, count.get("box_giou"))
+    if len(grounding.presence_NBF):
+        args = grounding.presence_NBF, batch["target_presence"], batch["target_presence_mask"].bool()
+        terms["presence"] = presence_loss(*args, count.get("presence"))
     if grounding.alignment_BT is not None:
         args = grounding.alignment_BT, batch["target_alignment"], batch["target_alignment_mask"].bool()
         terms["alignment"] = alignment_loss(*args, count.get("alignment"))

@@ -2,9 +2,11 @@
 
 from model.bridge_grounder import BridgeGrounder
 from model.grounder import Grounder
+from model.interleaved_grounder import InterleavedGrounder
 
 GROUNDERS: dict[str, type[Grounder]] = {
     "bridge": BridgeGrounder,
+    "interleaved": InterleavedGrounder,
 }
 
 

@@ -83,8 +83,8 @@ class GroundingModel(PreTrainedModel):
     def forward(self, *, temperature: float = 1.0, **batch: Tensor) -> GroundingOutput:
         """One pass over a batch of data/collate.py: `collate_inputs`."""
         vision = encode_vision(self.mllm, batch["pixel_values"], batch["grid_thw"])
-        queries = self.grounder.query_embeddings(batch)
-        states = hidden_states(self.mllm, batch, vision, queries, self.taps)
+        queries, reach_N = self.grounder.query_embeddings(batch), self.grounder.query_reach(batch)
+        states = hidden_states(self.mllm, batch, vision, queries, self.taps, reach_N)
         logps_BL, entropies_BL = score_tokens(
             self.mllm, states.last_BLD, batch, banned_ids=self.banned_ids, temperature=temperature
         )

@@ -58,13 +58,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the backbone's weights and of every stage")
     parser.add_argument("--sft-steps", type=int, help="of each supervised stage, instead of the config's")
     parser.add_argument("--rft-steps", type=int, help="instead of the config's")
+    parser.add_argument("--grounder", default="bridge", help="a name in GROUNDERS (model/grounders.py)")
     parser.add_argument("--results", type=Path, help="path without ending: also write the tables and pictures there")
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
     demo = stages(arguments.configs, arguments.out, data=arguments.out, seed=arguments.seed,
-                  sft_steps=arguments.sft_steps, rft_steps=arguments.rft_steps)  # fmt: skip
+                  sft_steps=arguments.sft_steps, rft_steps=arguments.rft_steps,
+                  grounder=arguments.grounder)  # fmt: skip
     seconds = [run_once(stage, arguments.out / "stages.json") for stage in demo]
     summary = write_summary(arguments.out, data=arguments.out, minutes=sum(seconds) / 60)
     show(arguments.out, summary)
@@ -75,14 +77,17 @@ def main() -> None:
 
 
 def stages(
-    configs: Path, out: Path, *, data: Path, seed: int, sft_steps: int | None = None, rft_steps: int | None = None
-) -> list[Stage]:
+    configs: Path, out: Path, *, data: Path, seed: int, sft_steps: int | None = None, rft_steps: int | None = None,
+    grounder: str = "bridge",
+) -> list[Stage]:  # fmt: skip
     """Render, make a backbone, SFT on frames, SFT on videos, evaluate, GRPO, evaluate, export, reload, draw.
 
     data: where the videos are, or will be.
     """
     videos, frames = f"data.source.root={data}/videos", f"data.source.root={data}/frames"
     sft = () if sft_steps is None else (f"max_steps={sft_steps}",)
+    # Later stages have that of the checkpoint that they start from.
+    chosen = () if grounder == "bridge" else (f"model.grounder={grounder}",)
     run = f"run.seed={seed}"
     drawn = ("--annotations", f"{data}/videos/{HELD_OUT}", "--predictions", f"{out}/eval_grpo/predictions.jsonl")
 
@@ -95,7 +100,7 @@ def stages(
         Stage("tiny backbone", ("model.tiny_backbone",),
               (*config("sft"), "--out", f"{out}/backbone", "--seed", str(seed), videos)),
         Stage("SFT on single frames", (*TWO_RANKS, "sft.train"), (*config("sft_frames"), frames,
-              f"run.out={out}/sft_frames", run, f"model.backbone={out}/backbone", *sft), ONE_THREAD),
+              f"run.out={out}/sft_frames", run, f"model.backbone={out}/backbone", *chosen, *sft), ONE_THREAD),
         Stage("SFT on videos", (*TWO_RANKS, "sft.train"), (*config("sft"), videos,
               f"run.out={out}/sft", run, f"checkpoint={out}/sft_frames/checkpoint", *sft), ONE_THREAD),
         Stage("evaluate SFT", ("evaluation.run",),

@@ -60,6 +60,8 @@ def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (
     from sft.plan_memory import LOGITS_BYTES, activation_bytes, read_zero
     from sft.plan_tokens import example
 
+    if config.model.grounder != "bridge":
+        raise ConfigError(f"model.grounder: only the memory of bridge can be planned, got {config.model.grounder}")
     folder = config.model.backbone if config.checkpoint is None else str(Path(config.checkpoint) / MLLM_FOLDER)
     backbone: Any
     try:

@@ -17,10 +17,10 @@ import hypothesis
 import pytest
 import torch
 from runs import rft_run_config, run, sft_config, write_config
-from tiny import Tiny
+from tiny import GROUNDED, Tiny
 
 from configs.data import DataConfig
-from configs.model import BridgeConfig, ModelConfig
+from configs.model import BridgeConfig, InterleavedConfig, ModelConfig
 from configs.rft import RFTConfig, RolloutConfig
 from configs.run import RunConfig
 from configs.sources import SyntheticSource
@@ -68,25 +68,40 @@ def bridge_config() -> BridgeConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny(
+def tiny_of(
     source: SyntheticSource, backbone: Path, bridge_config: BridgeConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Tiny:
-    """A random checkpoint, saved and loaded. Its box heads are not at their zero start, so that boxes depend on inputs."""
+) -> dict[str, Tiny]:
+    """For each grounder a random checkpoint, saved and loaded."""
     data = DataConfig(
         source=source, video=VideoConfig(sample_fps=4.0), tasks=dict.fromkeys(["stvg", "temporal", "rec", "qa"], 1.0)
     )
+    config = ModelConfig(
+        backbone=str(backbone), dtype="float32", bridge=bridge_config, interleaved=InterleavedConfig(mlp_width=64),
+        freeze_vision=False,
+    )  # fmt: skip
+    return {
+        name: _tiny(config.model_copy(update={"grounder": name}), data, tmp_path_factory.mktemp(f"checkpoint_{name}"))
+        for name in GROUNDED
+    }
+
+
+def _tiny(config: ModelConfig, data: DataConfig, folder: Path) -> Tiny:
     torch.manual_seed(0)
-    model, processor = build_model(
-        ModelConfig(backbone=str(backbone), dtype="float32", bridge=bridge_config, freeze_vision=False), data
-    )
-    for head in model.grounder.decoder.box_heads:
-        torch.nn.init.normal_(head[-1].weight, std=0.5)
-    folder = tmp_path_factory.mktemp("checkpoint")
+    model, processor = build_model(config, data)
+    if config.grounder == "bridge":
+        # Not at their zero start, so that boxes depend on inputs.
+        for head in model.grounder.decoder.box_heads:
+            torch.nn.init.normal_(head[-1].weight, std=0.5)
     save_checkpoint(model, processor, folder)
     loaded, processor = load_checkpoint(folder, dtype="float32")
-    return Tiny(
-        folder, data, synthetic.load(source, "train").samples, loaded, processor, PromptEncoder(processor, data)
-    )
+    samples = synthetic.load(data.source, "train").samples
+    return Tiny(folder, data, samples, loaded, processor, PromptEncoder(processor, data))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_of: dict[str, Tiny]) -> Tiny:
+    """That of the default grounder."""
+    return tiny_of["bridge"]
 
 
 @pytest.fixture()

@@ -11,6 +11,7 @@ import torch
 import yaml
 from runs import RFT_STEPS, SFT_STEPS, finished_steps, kill, rows_of, run, start, wait_for, write_config
 from safetensors.torch import load_file
+from tiny import GROUNDED
 
 from configs.base import ConfigError, load_config
 from configs.checkpoints import CheckpointConfig, CheckpointStore, written_aside
@@ -69,6 +70,31 @@ def test_sft_killed_four_times_is_the_uninterrupted_run(sft_run: Path, tmp_path:
         kill_at_random_step(process, out, tmp_path / "log", num_steps=SFT_STEPS, rng=rng, how=kill)
     run("sft.train", "--config", str(config))
     assert_same_run(sft_run, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grounder", [name for name in GROUNDED if name != "bridge"])
+def test_sft_and_grpo_of_the_other_grounders_go_on_after_a_kill(
+    grounder: str, sft_run: Path, rft_run: Path, tmp_path: Path
+) -> None:
+    """Killed once each; GRPO refines what SFT wrote, through vLLM."""
+    for module, folder in (("sft.train", sft_run), ("rft.train", rft_run)):
+        ends = [tmp_path / f"{module}_whole", tmp_path / f"{module}_killed"]
+        for out in ends:
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config["run"]["out"] = str(out)
+            if module == "sft.train":
+                config["model"]["grounder"] = grounder
+            else:
+                config["checkpoint"] = str(tmp_path / "sft.train_whole" / "checkpoint")
+            path = write_config(tmp_path, f"{out.name}.yaml", config)
+            if out is ends[1]:
+                process = start(module, path, tmp_path / "log")
+                every = config["checkpoints"]["every_steps"]
+                wait_for(lambda out=out, every=every: finished_steps(out) > every, process)
+                kill(process)
+            run(module, "--config", str(path))
+        assert_same_run(*ends)
 
 
 def test_grpo_killed_twice_is_the_uninterrupted_run(rft_run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import Tiny
+from tiny import GROUNDED, Tiny
 
 from configs.rft import ObjectiveConfig, RFTConfig
 from data.answers import format_answer
@@ -14,6 +14,7 @@ from data.encoding import text_ids
 from data.geometry import box_xyxy_to_cxcywh
 from data.types import GroundingSample
 from evaluation.vllm_engine import Rollout
+from model.build import load_checkpoint
 from model.grounding_model import GroundingModel
 from rewards.composer import RewardComposer
 from rft.advantages import RunningStd
@@ -37,7 +38,7 @@ def batch_of(
     prompts = [tiny.encoder(sample) for sample in samples]
     return make_batch(
         samples, prompts, groups, tiny.processor, config,
-        num_queries=4, temporal_patch_size=2, rng=np.random.default_rng(0),
+        num_queries=tiny.model.num_queries, temporal_patch_size=2, rng=np.random.default_rng(0),
     )  # fmt: skip
 
 
@@ -74,15 +75,21 @@ def test_rewards_of_the_batch(model: GroundingModel, tiny: Tiny, rft_config: RFT
     assert metrics["reward/zero_std_groups"] == 0
 
 
+@pytest.mark.parametrize("grounder", GROUNDED)
 @pytest.mark.parametrize("decoder_update", ["frozen", "supervised", "pathwise"])
-def test_what_is_trained(decoder_update: str, model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
+def test_what_is_trained(decoder_update: str, grounder: str, tiny_of: dict[str, Tiny], rft_config: RFTConfig) -> None:
     """The text always; boxes only with a gradient of their own."""
+    tiny = tiny_of[grounder]
+    model, _ = load_checkpoint(tiny.folder, dtype="float32")
+    if decoder_update == "frozen":
+        model.grounder.requires_grad_(False)
     config = with_objective(rft_config, decoder_update=decoder_update)
     loss, _ = step(model, batch_of(tiny, tiny.of_task("stvg")[:2], config), config)
     loss.backward()
     assert model.mllm.lm_head.weight.grad is not None and model.mllm.lm_head.weight.grad.abs().any()
-    box_grad = model.grounder.decoder.box_heads[-1][-1].weight.grad
-    assert (box_grad is not None and bool(box_grad.abs().any())) == (decoder_update != "frozen")
+    heads = [parameter for name, parameter in model.grounder.named_parameters() if "box" in name]
+    taught = [head.grad is not None and bool(head.grad.abs().any()) for head in heads]
+    assert taught == [decoder_update != "frozen"] * len(heads) and heads
 
 
 def test_pathwise_follows_the_reward(model: GroundingModel, tiny: Tiny, rft_config: RFTConfig) -> None:
@@ -117,7 +124,7 @@ def test_a_batch_without_any_answer_still_trains(model: GroundingModel, tiny: Ti
     groups = [[Rollout(ids, [-1.0] * len(ids), False, 0)] * 2]
     batch = make_batch(
         [sample], [tiny.encoder(sample)], groups, tiny.processor, rft_config,
-        num_queries=4, temporal_patch_size=2, rng=np.random.default_rng(0),
+        num_queries=tiny.model.num_queries, temporal_patch_size=2, rng=np.random.default_rng(0),
     )  # fmt: skip
     loss, metrics = step(model, batch, rft_config)
     loss.backward()

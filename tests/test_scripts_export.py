@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import Tiny
+from tiny import GROUNDED, Tiny
 from transformers import Qwen3VLForConditionalGeneration
 
 from configs.run import ROOT
 from data.encoding import text_ids
 from data.types import GroundingSample
 from evaluation.predictor import Predictor, transformers_generate
-from scripts.export import needed_modules, relative_imports
+from scripts.export import export, needed_modules, relative_imports
 
 
 def ask(exported: Path, folder: Path, tiny: Tiny, sample: GroundingSample, answer: str | None) -> dict:
@@ -43,8 +43,13 @@ def test_reload_in_a_clean_process_writes_the_same_text(exported: Path, tiny: Ti
     assert ask(exported, tmp_path, tiny, sample, None)["text"] == ours.text
 
 
-def test_reload_in_a_clean_process_gives_the_same_boxes(exported: Path, tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grounder", GROUNDED)
+def test_reload_in_a_clean_process_gives_the_same_boxes(
+    grounder: str, tiny_of: dict[str, Tiny], tmp_path: Path
+) -> None:
     """Within 1e-5 of the image's side, for an answer that parses: a random model would not write one by itself."""
+    tiny, exported = tiny_of[grounder], tmp_path / "export"
+    export(tiny.folder, exported)
     sample, text = tiny.of_task("stvg")[0], "<time> 1.0 - 3.0 </time>"
     ours = Predictor(tiny.model, tiny.encoder, lambda prompts: [text_ids(tiny.processor, text)])([sample])[0]
     theirs = ask(exported, tmp_path, tiny, sample, text)
@@ -76,7 +81,5 @@ def test_exported_modules_need_nothing_else_of_ours() -> None:
 
 
 def test_a_folder_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:
-    from scripts.export import export
-
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         export(tmp_path, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What the session's fixtures hand to tests."""
+"""What the session's fixtures hand to tests, and the grounders that they have a model of."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from configs.data import DataConfig
 from data.dataset import PromptEncoder
 from data.types import GroundingSample
 from model.grounding_model import GroundingModel
+
+GROUNDED = ("bridge", "interleaved")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""Dual attention by hand, its switch, and what a config of a grounder may not say.
+
+One row of six tokens of width 2: text, two cells of the one frame, the question, the answer, the frame's slot.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.base import ConfigError
+from configs.data import DataConfig
+from configs.model import InterleavedConfig, ModelConfig
+from configs.sources import SyntheticSource
+from model.backbone import LLMStates, VisionFeatures
+from model.build import build_model
+from model.grounders import GROUNDERS, grounder_class
+from model.interleaved_grounder import InterleavedGrounder
+
+FAR = [100.0, 100.0]  # of tokens that no one is to read
+BATCH = {
+    "mm_token_type_ids": torch.tensor([[0, 2, 2, 0, 0, 0]]),
+    "query_mask": torch.tensor([[False] * 5 + [True]]),
+    "prompt_length": torch.tensor([4]),
+    "frame_position": torch.tensor([[0]]),
+    "grid_thw": torch.tensor([[1, 2, 4]]),
+    "vision_of_row": torch.tensor([0]),
+    "vision_is_image": torch.tensor([False]),
+}
+VISION = VisionFeatures((), (), (), BATCH["grid_thw"], 2)
+
+
+def make_grounder(attention: str = "free") -> InterleavedGrounder:
+    torch.manual_seed(0)
+    args = InterleavedConfig(max_frames=4, attention=attention, width=16, num_heads=2, mlp_width=16)  # type: ignore[arg-type]
+    return InterleavedGrounder(llm_width=2, temporal_patch_size=2, **args.model_dump())
+
+
+def box_of(grounder: InterleavedGrounder, *, question: list[float], query: list[float]) -> Tensor:
+    states_BLD = torch.tensor([[FAR, [2.0, 0.0], [0.0, 2.0], question, FAR, query]])
+    with torch.no_grad():
+        return grounder(LLMStates(states_BLD, None, ()), VISION, BATCH).boxes_cxcywh_NBF4[0, 0, 0]
+
+
+def test_the_query_reads_its_frame_by_hand() -> None:
+    """A question of zeros adds nothing to the cells (2, 0) and (0, 2). The query (ln 3 / sqrt 2, 0) has scores
+    q . c / sqrt 2 = (ln 3, 0), weights 3/4 and 1/4, and becomes (ln 3 / sqrt 2 + 1.5, .5)."""
+    grounder = make_grounder()
+    box = box_of(grounder, question=[0.0, 0.0], query=[math.log(3) / math.sqrt(2), 0.0])
+    expected = grounder.box(torch.tensor([math.log(3) / math.sqrt(2) + 1.5, 0.5])).sigmoid()
+    torch.testing.assert_close(box, expected)
+
+
+def test_the_cells_read_the_question_by_hand() -> None:
+    """One token to read has weight 1: the cells become (3, 1) and (1, 3); a query of zeros weighs them alike: (2, 2)."""
+    grounder = make_grounder()
+    box = box_of(grounder, question=[1.0, 1.0], query=[0.0, 0.0])
+    torch.testing.assert_close(box, grounder.box(torch.tensor([2.0, 2.0])).sigmoid())
+
+
+@pytest.mark.parametrize(("attention", "own"), [("free", set()), ("learned", {"embed", "read_text", "read_frame"})])
+def test_free_attention_has_no_parameters(attention: str, own: set[str]) -> None:
+    names = {name.partition(".")[0] for name, _ in make_grounder(attention).named_parameters()}
+    assert names == {"queries", "box"} | own
+
+
+def test_learned_attention_reads_question_and_frame() -> None:
+    grounder = make_grounder("learned")
+    boxes = [box_of(grounder, question=[x, 1.0], query=[y, 0.0]) for x, y in ((0.0, 0.0), (3.0, 0.0), (0.0, 3.0))]
+    assert all(float((boxes[0] - other).abs().max()) > 1e-6 for other in boxes[1:])
+
+
+def test_no_chosen_frame() -> None:
+    batch = BATCH | {"frame_position": torch.zeros(1, 0, dtype=torch.long), "query_mask": torch.zeros(1, 6).bool()}
+    output = make_grounder()(LLMStates(torch.randn(1, 6, 2), None, ()), VISION, batch)
+    assert output.boxes_cxcywh_NBF4.shape == (1, 1, 0, 4) and output.presence_NBF.shape == (0, 1, 0)
+
+
+def config(backbone: Path, **changes: Any) -> ModelConfig:
+    return ModelConfig(backbone=str(backbone), dtype="float32", **changes)
+
+
+def test_an_unknown_grounder_is_named(backbone: Path, source: SyntheticSource) -> None:
+    expected = r"model.grounder: expected one of bridge, interleaved.*; got 'brige'"
+    with pytest.raises(ConfigError, match=expected):
+        build_model(config(backbone, grounder="brige"), DataConfig(source=source))
+    with pytest.raises(ValueError, match=expected):
+        grounder_class("brige")
+
+
+def test_a_grounder_of_ones_own(backbone: Path, source: SyntheticSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class, a line in the dict and `grounder_args`."""
+
+    class Mine(InterleavedGrounder):
+        pass
+
+    monkeypatch.setitem(GROUNDERS, "mine", Mine)
+    args = InterleavedConfig(max_frames=7).model_dump()
+    model, _ = build_model(config(backbone, grounder="mine", grounder_args=args), DataConfig(source=source))
+    assert isinstance(model.grounder, Mine) and model.grounder.queries.num_embeddings == 8
+    assert model.config.grounder == "mine" and model.config.grounder_args == args
+
+
+def test_arguments_belong_into_the_section(backbone: Path) -> None:
+    with pytest.raises(ValueError, match=r"grounder_args: interleaved has a section of its own, model.interleaved"):
+        config(backbone, grounder="interleaved", grounder_args={"max_frames": 4})
+
+
+def test_an_attention_without_masks_of_ours_is_refused(backbone: Path, source: SyntheticSource) -> None:
+    with pytest.raises(ValueError, match=r"model.attention: grounder interleaved needs sdpa .*, got eager"):
+        build_model(config(backbone, grounder="interleaved", attention="eager"), DataConfig(source=source))
