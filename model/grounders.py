@@ -3,10 +3,12 @@
 from model.bridge_grounder import BridgeGrounder
 from model.grounder import Grounder
 from model.interleaved_grounder import InterleavedGrounder
+from model.text_grounder import TextGrounder
 
 GROUNDERS: dict[str, type[Grounder]] = {
     "bridge": BridgeGrounder,
     "interleaved": InterleavedGrounder,
+    "text": TextGrounder,
 }
 
 

@@ -109,7 +109,8 @@ class GroundingModel(PreTrainedModel):
         state = self.state_dict() if state_dict is None else state_dict
         self.config.save_pretrained(folder)
         self.mllm.save_pretrained(folder / MLLM_FOLDER, state_dict=_under(state, "mllm."))
-        grounder = {name: tensor.contiguous() for name, tensor in _under(state, "grounder.").items()}
+        has_weights = bool(self.grounder.state_dict())
+        grounder = {k: v.contiguous() for k, v in _under(state, "grounder.").items()} if has_weights else {}
         save_file(grounder, folder / GROUNDER_FILE, metadata={"format": "pt"})
 
     @classmethod

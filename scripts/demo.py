@@ -105,7 +105,7 @@ def stages(
               f"run.out={out}/sft", run, f"checkpoint={out}/sft_frames/checkpoint", *sft), ONE_THREAD),
         Stage("evaluate SFT", ("evaluation.run",),
               (*config("evaluate"), videos, f"checkpoint={out}/sft/checkpoint", f"out={out}/eval_sft")),
-        *grpo_stages(configs, out, data=data, seed=seed, max_steps=rft_steps),
+        *grpo_stages(configs, out, data=data, seed=seed, max_steps=rft_steps, grounder=grounder),
         Stage("export", ("scripts.export",), ("--checkpoint", f"{out}/rft/checkpoint", "--out", f"{out}/export")),
         Stage("reload the export", ("scripts.check_export",), ("--export", f"{out}/export", *drawn)),
         Stage("annotated videos", ("evaluation.draw",), (*drawn, "--out", f"{out}/annotated", "--count", "3")),
@@ -116,12 +116,15 @@ def stages(
 
 
 def grpo_stages(
-    configs: Path, out: Path, *, data: Path, seed: int, max_steps: int | None = None, update: str | None = None
-) -> list[Stage]:
+    configs: Path, out: Path, *, data: Path, seed: int, max_steps: int | None = None, update: str | None = None,
+    grounder: str = "bridge",
+) -> list[Stage]:  # fmt: skip
     """GRPO from the supervised checkpoint, and its evaluation; `update`: another `decoder_update` than the config's."""
     name, videos = "" if update is None else f"_{update}", f"data.source.root={data}/videos"
     changes = () if max_steps is None else (f"max_steps={max_steps}",)
     changes += () if update is None else (f"objective.decoder_update={update}",)
+    # Boxes as text: up to two for each of 8 seconds.
+    changes += ("rollout.max_model_len=1024",) if grounder == "text" else ()
     return [
         Stage(f"GRPO{name}", ("rft.train",), ("--config", str(configs / "rft.yaml"), videos, f"run.out={out}/rft{name}",
               f"run.seed={seed}", f"checkpoint={out}/sft/checkpoint", *changes)),
