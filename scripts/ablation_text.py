@@ -10,7 +10,7 @@ The trainings are short, and score far below docs/results/demo_full.md: a part t
 back to the text, or the prompt, so changes what is learned from there on, and not what the MLLM knew before."""
 RULE = """\
 A difference is called an effect where its interval over sentences excludes 0 and it is more than twice the standard
-deviation of a difference between as many trainings; with {count} cells, one or two are still expected by chance."""
+deviation of a difference between as many trainings; with {count} cells, one or two may still be chance."""
 
 
 def markdown(record: Mapping[str, Any], *, picture: str) -> str:
@@ -33,7 +33,8 @@ def markdown(record: Mapping[str, Any], *, picture: str) -> str:
         *conclusions(compared, record["seed_std"]),
         LIMITS,
         "## Values",
-        "In brackets the number of seeds. Right - wrong: what the right sentence scores above another sample's.",
+        "In brackets the number of seeds. Right - wrong: what the right sentence scores above another sample's. "
+        "Minutes: from the first logged step to the last, on one core.",
         markdown_table("cell (seeds)", values, columns),
     ]
     return "\n\n".join(parts) + "\n"
@@ -70,7 +71,7 @@ def verdicts(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
         "The default stays, the change costs": [name for name, effects in seen.items() if effects == {"lower"}],
         "The change is better here than the default": [name for name, effects in seen.items() if effects == {"higher"}],
         "Better in one, worse in the other": [name for name, effects in seen.items() if len(effects) == 2],
-        "No effect at this size; the default is not decided by it": [name for name, e in seen.items() if not e],
+        "No effect at this size: these defaults do not follow from it": [name for name, e in seen.items() if not e],
     }
 
 
