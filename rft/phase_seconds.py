@@ -1,12 +1,12 @@
 """Where the time of a GRPO step goes: seconds and share of each phase, which add up to the step.
 
-    encode       videos are read, prompts built          reward       answers are parsed, terms and loss computed
+    encode       videos are read, prompts built          reward       terms, advantages, loss
     rollout      the engine samples                      backward     gradients, and their mean over ranks under DDP
     signal       which groups have one, before training  update       clipping and the optimizer
     vision       the tower, once for each video          push         weights to the engine
     prompt       the LLM on prompts, once per group      wait         for the engine while it serves others, for other ranks
     completions  the LLM on what follows them            validate     greedy answers
-    decoder      the grounder                            other        micro-batches are put together, metrics
+    decoder      the grounder                            other        answers are parsed and batched, metrics
     scoring      the rest of the forward: embeddings, log-probs
     reference    the forward of the reference policy
 
