@@ -68,12 +68,13 @@ def main() -> None:
 def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str) -> None:
     """{results}.json, {results}.md and {results}.png."""
     entries = summarize_cells(cells, read_runs(cells, out))
-    noise = seed_std(entries)
+    noise = difference_std(entries)
     for entry in entries.values():
         entry["effects"] = effects(entry, noise)
     record = run_record(module, [out, *sorted(out.glob("cells/*/*"))]) | {
         "num_videos": len({sample.video_path for sample in _held_out(out)}),
-        "seed_std": noise,
+        "seed_std": seed_std(entries),
+        "difference_std": noise,
         "missing": [name for name in cells if name not in entries],
         "default_config": yaml.safe_load(next(out.glob(f"cells/{DEFAULT}/*/train/config.yaml")).read_text()),
         "cells": entries,
@@ -157,29 +158,39 @@ def minus_default(ours: Sequence[Scores], defaults: Sequence[Scores]) -> Entry:
 
 
 def seed_std(entries: Mapping[str, Entry]) -> dict[str, float] | None:
-    """Standard deviation of a run's score between seeds, pooled over the cells that have several; None without any.
+    """Standard deviation of a training's score between seeds, pooled over the cells that have several; None without any."""
+    return _pooled_std([entry["by_seed"] for name, entry in entries.items() if name == DEFAULT or entry["train"]])
 
-    Cells that share the default's training would count it twice, and are left out.
+
+def difference_std(entries: Mapping[str, Entry]) -> dict[str, float] | None:
+    """The same of the difference between a cell and the default of one seed, which share samples and frames.
+
+    Cells on the default's own checkpoint are left out: no second training differs there.
     """
-    several = [entry for name, entry in entries.items()
-               if len(entry["seeds"]) > 1 and (name == DEFAULT or entry["train"])]  # fmt: skip
+    compared = [entry["minus_default"] for entry in entries.values() if entry["train"] and "minus_default" in entry]
+    return _pooled_std([{column: row[column]["by_seed"] for column in COLUMNS} for row in compared])
+
+
+def _pooled_std(by_seed: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float] | None:
+    """Root of the mean variance, of those that have several seeds."""
+    several = [columns for columns in by_seed if len(columns[JUDGED[0]]) > 1]
     if not several:
         return None
-    return {c: float(np.sqrt(np.mean([np.var(e["by_seed"][c], ddof=1) for e in several]))) for c in COLUMNS}
+    return {c: float(np.sqrt(np.mean([np.var(columns[c], ddof=1) for columns in several]))) for c in COLUMNS}
 
 
 def effects(entry: Entry, noise: Mapping[str, float] | None) -> dict[str, str]:
     """For each judged column `lower`, `higher` or `none seen`; {} for the default.
 
-    Seen is what lies outside of both: its interval over sentences excludes 0, and it is more than twice the standard
-    deviation of a difference of as many independent trainings. Cells on the default's checkpoint have no such noise.
+    Seen is what lies outside of both noises: its interval over sentences excludes 0, and its mean over k seeds is more
+    than 2 / sqrt(k) times `difference_std`, which cells on the default's checkpoint do not have.
     """
     found = {}
     for column in JUDGED if "minus_default" in entry else ():
         difference = entry["minus_default"][column]
         low, high = difference["ci95"]
         std = noise[column] if noise is not None and entry["train"] else 0.0
-        is_seen = low * high > 0 and abs(difference["mean"]) > 2 * std * (2 / len(difference["by_seed"])) ** 0.5
+        is_seen = low * high > 0 and abs(difference["mean"]) > 2 * std / len(difference["by_seed"]) ** 0.5
         found[column] = ("higher" if difference["mean"] > 0 else "lower") if is_seen else "none seen"
     return found
 

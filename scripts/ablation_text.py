@@ -9,8 +9,9 @@ LIMITS = """\
 The trainings are short, and score far below docs/results/demo_full.md: a part that pays late is not seen here. All cells start from one MLLM, which learned with the default grounder and prompt. A cell that changes what ETA gives
 back to the text, or the prompt, so changes what is learned from there on, and not what the MLLM knew before."""
 RULE = """\
-A difference is called an effect where its interval over sentences excludes 0 and it is more than twice the standard
-deviation of a difference between as many trainings; with {count} cells, one or two may still be chance."""
+A difference is called an effect where its interval over sentences excludes 0 and it is outside of the noise of training:
+its mean over k seeds is more than 2 / sqrt(k) times the standard deviation of such a difference between seeds. With
+{count} cells, one or two may still be chance."""
 
 
 def markdown(record: Mapping[str, Any], *, picture: str) -> str:
@@ -30,7 +31,7 @@ def markdown(record: Mapping[str, Any], *, picture: str) -> str:
         f"![differences to the default]({picture})",
         markdown_table("cell", rows, [*COLUMNS[:3], "m_vIoU of each seed", "effect"]),
         "## What follows",
-        *conclusions(compared, record["seed_std"]),
+        *conclusions(compared, record),
         LIMITS,
         "## Values",
         "In brackets the number of seeds. Right - wrong: what the right sentence scores above another sample's. "
@@ -55,9 +56,9 @@ def _effect(entry: Mapping[str, Any]) -> str:
     return ", ".join(seen) or "none seen"
 
 
-def conclusions(compared: Mapping[str, Mapping[str, Any]], noise: Mapping[str, float] | None) -> list[str]:
+def conclusions(compared: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> list[str]:
     """Which defaults the cells speak for, which they speak against, and about which they say nothing."""
-    parts = [RULE.format(count=len(compared)), _noise(noise)]
+    parts = [RULE.format(count=len(compared)), _noise(record)]
     for title, names in verdicts(compared).items():
         shown = [f"- {name}: {compared[name]['asks']} ({_effect(compared[name])})" for name in names]
         parts.append("\n".join([f"{title}:", "", *(shown or ["- none"])]))
@@ -75,7 +76,11 @@ def verdicts(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def _noise(noise: Mapping[str, float] | None) -> str:
-    if noise is None:
-        return "No cell has several seeds yet: how much trainings differ is not known, and the intervals alone decide."
-    return f"Between seeds a training's m_tIoU differs with a standard deviation of {noise['m_tIoU']:.3f}, its m_vIoU with {noise['m_vIoU']:.3f}."
+def _noise(record: Mapping[str, Any]) -> str:
+    of_scores, of_differences = record["seed_std"], record["difference_std"]
+    if of_differences is None:
+        return "No change has several seeds yet: the noise of training is not known, and the intervals alone decide."
+    shown = [f"{name} of {std['m_tIoU']:.3f} in m_tIoU and {std['m_vIoU']:.3f} in m_vIoU" for name, std in
+             (("a training's score has a standard deviation", of_scores),
+              ("its difference to the default's of the same seed one", of_differences))]  # fmt: skip
+    return f"Between seeds {shown[0]}, {shown[1]}."

@@ -14,7 +14,7 @@ from evaluation.metrics import Scores
 from scripts.ablate import base_stages, cell_stages, repeated
 from scripts.ablation_cells import Cell, load_cells, trained_folder
 from scripts.ablation_figure import draw_differences
-from scripts.ablation_report import CellRun, effects, seed_std, summarize_cells
+from scripts.ablation_report import CellRun, difference_std, effects, seed_std, summarize_cells
 from scripts.ablation_text import markdown, verdicts
 
 CONFIGS = Path("configs/ablation")
@@ -100,8 +100,11 @@ def test_a_difference_of_several_seeds_is_of_the_seeds_that_both_have() -> None:
     assert entries["b"]["right_minus_wrong"]["m_vIoU"]["mean"] == pytest.approx(0.1)
 
 
-def test_the_spread_of_seeds_is_pooled_over_cells_that_were_trained_several_times() -> None:
-    """Variances of .4, .6 and .3, .4: .02 and .005; their mean .0125. One seed, or no training, says nothing."""
+def test_noise_is_pooled_over_cells_that_were_trained_several_times() -> None:
+    """Scores .4, .6 and .3, .4 have variances .02 and .005, their mean .0125; the differences -.1 and -.2 have .005.
+
+    A cell of one seed, and one without a training, say nothing.
+    """
     runs = {
         "default": {0: _run([0.4]), 1: _run([0.6])},
         "b": {0: _run([0.3]), 1: _run([0.4])},
@@ -110,25 +113,28 @@ def test_the_spread_of_seeds_is_pooled_over_cells_that_were_trained_several_time
     }
     cells = {"default": DEFAULT_CELL, "b": CHANGED, "one": CHANGED, "asked": Cell(asks="", evaluate={"batch_size": 4})}
     entries = summarize_cells(cells, runs)
-    noise = seed_std(entries)
-    assert noise is not None and noise["m_vIoU"] == pytest.approx(0.0125**0.5) and noise["m_tIoU"] == 0
-    assert seed_std({"one": entries["one"]}) is None
+    of_scores, of_differences = seed_std(entries), difference_std(entries)
+    assert of_scores is not None and of_differences is not None
+    assert of_scores["m_vIoU"] == pytest.approx(0.0125**0.5) and of_differences["m_vIoU"] == pytest.approx(0.005**0.5)
+    assert of_scores["m_tIoU"] == of_differences["m_tIoU"] == 0
+    assert seed_std({"one": entries["one"]}) is None and difference_std({"one": entries["one"]}) is None
 
 
 @pytest.mark.parametrize(
     ("mean", "ci95", "num_seeds", "trained", "effect"),
     [
-        (-0.030, [-0.040, -0.020], 1, True, "lower"),  # 2 x .01 x sqrt(2) = .0283
-        (-0.028, [-0.040, -0.020], 1, True, "none seen"),
-        (0.017, [0.010, 0.030], 3, True, "higher"),  # 2 x .01 x sqrt(2 / 3) = .0163
-        (0.030, [-0.001, 0.060], 3, True, "none seen"),
+        (-0.021, [-0.030, -0.010], 1, True, "lower"),  # 2 x .01
+        (-0.019, [-0.030, -0.010], 1, True, "none seen"),
+        (0.011, [0.005, 0.020], 4, True, "higher"),  # 2 x .01 / sqrt(4)
+        (0.009, [0.005, 0.020], 4, True, "none seen"),
+        (0.030, [-0.001, 0.060], 4, True, "none seen"),
         (0.001, [0.0005, 0.002], 1, False, "higher"),  # the same weights: no trainings to differ
     ],
 )
 def test_an_effect_is_outside_of_both_noises(
     mean: float, ci95: list[float], num_seeds: int, trained: bool, effect: str
 ) -> None:
-    """A standard deviation of .01 between trainings."""
+    """Differences with a standard deviation of .01 between seeds."""
     difference = {"mean": mean, "ci95": ci95, "by_seed": [mean] * num_seeds}
     entry = {
         "train": {"max_steps": 7} if trained else {},
@@ -160,7 +166,7 @@ def test_the_report_of_some_cells_names_the_missing_ones(tmp_path: Path) -> None
         entry["effects"] = effects(entry, None)
     record = {
         "command": "python -m this", "hardware": "1 CPU core", "packages": {"torch": "2.13.0"}, "commits": ["abc"],
-        "num_videos": 1, "seed_std": None, "missing": ["c", "d"], "cells": json.loads(json.dumps(entries)),
+        "num_videos": 1, "seed_std": None, "difference_std": None, "missing": ["c", "d"], "cells": json.loads(json.dumps(entries)),
     }  # fmt: skip
     text = markdown(record, picture="a.png")
     assert "| b: less | +0.000 [+0.000, +0.000] | -0.100 [-0.100, -0.100] |" in text and "m_vIoU lower" in text
