@@ -60,8 +60,6 @@ def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (
     from sft.plan_memory import LOGITS_BYTES, activation_bytes, read_zero
     from sft.plan_tokens import example
 
-    if config.model.grounder != "bridge":
-        raise ConfigError(f"model.grounder: only the memory of bridge can be planned, got {config.model.grounder}")
     folder = config.model.backbone if config.checkpoint is None else str(Path(config.checkpoint) / MLLM_FOLDER)
     backbone: Any
     try:
@@ -69,6 +67,8 @@ def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (
     except BackboneConfigError as error:
         raise ConfigError(f"{'model.backbone' if config.checkpoint is None else 'checkpoint'}: {error}") from None
     config = _as_built_here(_with_grounder_of_checkpoint(config))
+    if config.model.grounder != "bridge":
+        raise ConfigError(f"model.grounder: only the memory of bridge can be planned, got {config.model.grounder}")
     model = empty_model(config.model, backbone)
     tokens = _sample_tokens(config, backbone, folder, size)
     rows = config.per_device_train_batch_size
@@ -99,9 +99,11 @@ def _with_grounder_of_checkpoint(config: SFTConfig) -> SFTConfig:
 
     if config.checkpoint is None:
         return config
-    arguments = GroundingConfig.from_pretrained(config.checkpoint).grounder_args or {}
-    model = config.model.model_copy(update={"bridge": BridgeConfig(**arguments)})
-    return config.model_copy(update={"model": model})
+    trained = GroundingConfig.from_pretrained(config.checkpoint)
+    changes: dict[str, Any] = {"grounder": trained.grounder}
+    if trained.grounder == "bridge":
+        changes["bridge"] = BridgeConfig(**(trained.grounder_args or {}))
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
 def _as_built_here(config: SFTConfig) -> SFTConfig:

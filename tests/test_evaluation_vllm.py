@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Tiny
+from tiny import GROUNDED, Tiny
 
 from data.collate import collate_inputs
 from data.encoding import EncodedPrompt
@@ -80,12 +80,16 @@ def largest_difference(
     return float((ours - theirs).abs().max())
 
 
+@pytest.mark.parametrize("grounder", GROUNDED)
 def test_log_probs_equal_the_trainers(
-    server: Server, tiny: Tiny, prompts: list[EncodedPrompt], args: SamplingArgs
+    grounder: str, server: Server, tiny_of: dict[str, Tiny], prompts: list[EncodedPrompt], args: SamplingArgs
 ) -> None:
-    """Videos and an image, at a temperature other than 1, pixel tokens banned on both sides: <= 1e-4."""
+    """Videos and an image, at a temperature other than 1, pixel tokens banned on both sides: <= 1e-4.
+
+    The MLLM of every grounder's checkpoint here is the same one, that of the engine.
+    """
     groups = server.sample(prompts, args)
-    assert largest_difference(tiny.model, prompts, groups, args.temperature) <= 1e-4
+    assert largest_difference(tiny_of[grounder].model, prompts, groups, args.temperature) <= 1e-4
 
 
 def test_log_probs_equal_at_another_frame_rate(server: Server, tiny: Tiny, args: SamplingArgs) -> None:

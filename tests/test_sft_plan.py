@@ -207,6 +207,7 @@ def test_output_as_json_and_as_tables(config_path: Path, capsys: pytest.CaptureF
         (["checkpoint=/absent"], "checkpoint: /absent/mllm: expected a folder"),
         (["deepspeed=/absent.json"], "deepspeed: /absent.json: expected a DeepSpeed JSON"),
         (["max_step=3"], "did you mean 'max_steps'?"),
+        (["model.grounder=interleaved"], "model.grounder: only the memory of bridge can be planned, got interleaved"),
         (["--num-processes", "0"], "--num-processes: expected a whole number above 0, got '0'"),
         (["--frame-size", "1280"], "--frame-size: expected WIDTHxHEIGHT"),
     ],
