@@ -55,7 +55,8 @@ class SFTConfig(Config):
     micro_batches: Literal["as_drawn", "by_length"] = "as_drawn"
     """How a step's samples are put into micro-batches: as they were drawn, `per_device_train_batch_size` in each, or
     neighbours in length together, few long ones or many short ones, so that there is little padding and ranks have as much
-    to do (data/batching.py). Then that is their mean number; the samples of a step are the same."""
+    to do (data/batching.py). Then that is their mean number; the samples of a step are the same. Not with ZeRO
+    stage 3."""
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 0
     deepspeed: str | None = None
     """Path of a DeepSpeed JSON, for example configs/deepspeed/zero2.json."""

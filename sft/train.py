@@ -208,13 +208,30 @@ def validation_rows(config: SFTConfig, encoder: Any) -> Any:
     )
 
 
+def check_deepspeed(config: SFTConfig) -> None:
+    """Raises ConfigError for a DeepSpeed file that is not there, or that the micro-batches do not go with.
+
+    Ranks fetch the weights of ZeRO-3 together, as modules are called, and some modules are called row by row.
+    """
+    from sft.plan_memory import read_zero
+
+    if config.deepspeed is None:
+        return
+    if not Path(config.deepspeed).is_file():
+        raise ConfigError(f"deepspeed: no such file: {config.deepspeed}")
+    if config.micro_batches == "by_length" and read_zero(config.deepspeed).stage == 3:
+        raise ConfigError(
+            f"micro_batches=by_length gives ranks different numbers of rows, for which ZeRO stage 3 ({config.deepspeed}) "
+            "does not work; use stage 2, or micro_batches=as_drawn"
+        )
+
+
 def training_arguments(config: SFTConfig) -> Any:
     """TRL's arguments; the order of samples is ours, so nothing is shuffled again."""
+    check_deepspeed(config)
     import torch
     from trl import SFTConfig as TRLConfig
 
-    if config.deepspeed is not None and not Path(config.deepspeed).is_file():
-        raise ConfigError(f"deepspeed: no such file: {config.deepspeed}")
     save_every, validate_every = config.checkpoints.every_steps, config.validation.every_steps
     return TRLConfig(
         output_dir=str(Path(config.run.out) / "checkpoints" / ".partial-trainer"),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tiny import Tiny
 from configs.base import ConfigError, load_config
 from configs.model import BridgeConfig
 from configs.sft import RaySFTConfig, SFTConfig
-from sft.train import has_work, without_local_rank
+from sft.train import check_deepspeed, has_work, without_local_rank
 
 STEPS, CHECKPOINT_STEPS = 8, 2
 GLOO = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
@@ -26,7 +27,9 @@ def torchrun(*arguments: str) -> str:
 
 
 def deepspeed(*arguments: str) -> str:
-    launch = ["--num_gpus", "2", "--master_addr", "127.0.0.1", "--master_port", "29731", "--module", "sft.train"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    launch = ["--num_gpus", "2", "--master_addr", "127.0.0.1", "--master_port", port, "--module", "sft.train"]
     return run("deepspeed.launcher.runner", *launch, *arguments, env=GLOO)
 
 
@@ -159,6 +162,16 @@ def test_where_ranks_run_is_no_part_of_the_run(unfinished: Path) -> None:
     config = load_config(RaySFTConfig, path, ["ray.num_workers=2", "ray.max_failures=1"])
     assert (config.ray.num_workers, config.ray.max_failures) == (2, 1)
     assert type(config.of_run()) is SFTConfig and config.of_run() == load_config(SFTConfig, path)
+
+
+def test_micro_batches_by_length_and_zero3_are_refused(unfinished: Path) -> None:
+    """Ranks would fetch weights for different numbers of rows; stage 2 is fine."""
+    overrides = ["micro_batches=by_length", "deepspeed=configs/deepspeed/zero3.json"]
+    config = load_config(SFTConfig, unfinished / "config.yaml", overrides)
+    with pytest.raises(ConfigError, match=r"by_length .* ZeRO stage 3 \(configs/deepspeed/zero3.json\) does not work"):
+        check_deepspeed(config)
+    check_deepspeed(config.model_copy(update={"deepspeed": "configs/deepspeed/zero2.json"}))
+    check_deepspeed(config.model_copy(update={"micro_batches": "as_drawn"}))
 
 
 @pytest.mark.parametrize(
