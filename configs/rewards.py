@@ -11,7 +11,7 @@ Term = Literal["format", "temporal", "viou", "spatial", "gated", "consistency", 
 WRITTEN_TERMS = ("consistency", "both_spatial", "think")
 """Terms of boxes that are written in the answer: the grounder `text` alone can earn them."""
 OtherTask = Literal["temporal", "rec", "qa"]
-TASK_TERMS: dict[OtherTask, tuple[Term, ...]] = {
+TASK_TERMS: dict[str, tuple[Term, ...]] = {
     "temporal": ("format", "temporal"),
     "rec": ("format", "viou", "spatial"),
     "qa": ("format", "choice"),

@@ -105,7 +105,8 @@ def tubes_of_texts(samples: Sequence[GroundingSample], texts: Sequence[str], sty
         raise ValueError(f"the boxes of rec samples come from the spatial decoder, not from text: {images[:5]}")
     shown = [np.arange(sample.clip.start, sample.clip.end) for sample in samples]
     read = read_answers(samples, shown, texts, style)
-    boxes = read.boxes or RaggedBoxes(*np.zeros((2, 0), dtype=np.int64), np.zeros((0, 4)), len(samples))
+    nothing_N = np.empty(0, dtype=np.int64)
+    boxes = read.boxes or RaggedBoxes(nothing_N, nothing_N, np.empty((0, 4)), len(samples))
     return tube_batch(
         samples,
         read.answers,

@@ -185,15 +185,15 @@ def rollout_loss(
         loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
     if ref_logps_BL is not None:
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
-    metrics |= reward_metrics(rewards, batch.num_generations)
-    metrics |= metrics_by_task(
-        rewards.names,
-        rewards.terms_BK,
-        [sample.task for sample in batch.samples],
-        config.rewards.terms_by_task,
-        batch.num_generations,
-    )
+    metrics |= _reward_metrics(batch, rewards, config)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
+
+
+def _reward_metrics(batch: RolloutBatch, rewards: RewardBreakdown, config: RFTConfig) -> dict[str, float]:
+    """Of the whole batch, and of each task where there are several."""
+    tasks, size = [sample.task for sample in batch.samples], batch.num_generations
+    by_task = metrics_by_task(rewards.names, rewards.terms_BK, tasks, config.rewards.terms_by_task, size)
+    return reward_metrics(rewards, size) | by_task
 
 
 def _scale(rewards_PG: Tensor, batch: RolloutBatch, running_std: RunningStd, objective: ObjectiveConfig) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from test_rewards import SAMPLE
+from test_rewards_tasks import IMAGE, QUESTION
 from tiny import Tiny
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
@@ -78,6 +79,30 @@ def test_written_boxes_earn_every_term() -> None:
     for reward, value in expected.items():
         got = as_reward_func(reward, style=style)(["?"] * 2, [text, EXACT], **columns)
         assert got == pytest.approx([value, 0.0], abs=1e-6), reward
+
+
+def test_tasks_mixed_with_written_boxes() -> None:
+    """A tube of the truth earns 5 of stvg_o1, the true letter 3, the box of an image IoU 1 x 2; a letter alone is no answer."""
+    box = "[200, 200, 400, 600]"
+    boxes = f"1. {box}, 2. {box}"
+    tube = f"<time> 1 - 2 </time>\n<think_bbox> {boxes} </think_bbox>\n<pred_bbox> {boxes} </pred_bbox>"
+    tasks = {"qa": {"choice": 3.0}, "rec": {"viou": 2.0}}
+    reward = as_reward_func(
+        RewardConfig.model_validate({"preset": "stvg_o1", "tasks": tasks}), style=AnswerStyle(answer_format="tube")
+    )
+    rows = [
+        (SAMPLE, tube),
+        (QUESTION, "<answer> B </answer>"),
+        (IMAGE, f"<pred_bbox> {box} </pred_bbox>"),
+        (QUESTION, "B"),
+    ]
+    got = reward(["?"] * 4, [text for _, text in rows], **columns_of([sample for sample, _ in rows]))
+    assert got == pytest.approx([5.0, 3.0, 2.0, 0.0], abs=1e-6)
+
+
+def test_the_box_of_an_image_is_not_in_the_text() -> None:
+    with pytest.raises(ValueError, match="the boxes of rec samples come from the spatial decoder"):
+        as_reward_func("format")(["?"], ["<box> </box>"], **columns_of([IMAGE]))
 
 
 def test_missing_columns_are_named() -> None:
