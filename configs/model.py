@@ -87,7 +87,7 @@ class ModelConfig(Config):
     """Backbone and grounder."""
 
     backbone: str = "Qwen/Qwen3-VL-4B-Instruct"
-    """A Hugging Face name or a folder: any Qwen3-VL checkpoint."""
+    """A Hugging Face name or a folder: any Qwen3-VL checkpoint, or a Qwen2.5-VL, whose prompts tell no times in text."""
     grounder: str = "bridge"
     """How a target is located: a name in GROUNDERS (model/grounders.py)."""
     bridge: BridgeConfig = BridgeConfig()

@@ -39,7 +39,8 @@ def collate_inputs(
 
     -> input_ids, attention_mask, mm_token_type_ids [B, L]; score_mask, query_mask [B, L] bool; pixel_values
     [sum of patches, C]; grid_thw [V, 3]; vision_is_image [V] bool; vision_of_row, prompt_length [B]; frame_position
-    [B, F], -1 as padding; frame_time_sec [B, F]. Raises ValueError when placeholders and patches do not match.
+    [B, F], -1 as padding; frame_time_sec [B, F]; where prompts have it, patch_sec [V], 1 for an image. Raises ValueError
+    when placeholders and patches do not match.
     """
     vision_of_row = list(range(len(prompts))) if vision_of_row is None else list(vision_of_row)
     scored = [True] * len(completions) if scored is None else list(scored)
@@ -58,6 +59,9 @@ def collate_inputs(
     times = [
         [float(prompts[v].clip.times_sec_T[t]) for t in chosen] for v, chosen in zip(vision_of_row, frames, strict=True)
     ]
+    patch_sec = [prompt.patch_sec for prompt in prompts]
+    if any(seconds is not None for seconds in patch_sec):
+        batch["patch_sec"] = torch.tensor([1.0 if seconds is None else seconds for seconds in patch_sec])
     return batch | {
         "pixel_values": torch.cat([prompt.pixel_values_VC for prompt in prompts]),
         "grid_thw": torch.stack([prompt.grid_3 for prompt in prompts]),

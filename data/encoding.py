@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from data.completion_budget import box_tokens
@@ -19,13 +20,16 @@ from data.written_answers import SPANS, AnswerStyle, answer_pattern
 # Timestamps reach the backbone as frame index / fps. Presentation times are exact for a variable frame rate too when
 # the "index" counts milliseconds.
 TICKS_PER_SEC = 1000.0
+PATCH_SEC = "second_per_grid_ts"
+"""Of the output of Qwen2.5-VL's processor."""
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
     """One prompt. L tokens after expansion, V patch rows of the vision tower.
 
-    pixel_values_VC: float32. grid_3: patches of the vision input in (time, height, width).
+    pixel_values_VC: float32. grid_3: patches of the vision input in (time, height, width). patch_sec: seconds of a
+    temporal patch of a video, where the backbone is told them as a number (Qwen2.5-VL) and not in the text.
     """
 
     unexpanded_ids: list[int] = field(repr=False)
@@ -35,6 +39,7 @@ class EncodedPrompt:
     grid_3: Tensor
     is_image: bool
     clip: DecodedClip
+    patch_sec: float | None = None
     box_tokens: int = 0
     """The most tokens that boxes written in the answer can take, beside the rest of it."""
     answer_pattern: str | None = None
@@ -87,16 +92,20 @@ def encode_prompt(
         clip=clip,
         box_tokens=box_tokens(processor.tokenizer, style or SPANS, clip),
         answer_pattern=answer_pattern(sample, style or SPANS),
+        # float32, as vLLM keeps it.
+        patch_sec=float(torch.as_tensor(encoded[PATCH_SEC][0], dtype=torch.float32)) if PATCH_SEC in encoded else None,
     )
 
 
 def video_metadata(clip: DecodedClip) -> dict[str, Any]:
     """Times of already sampled frames, in the form that both transformers and vLLM read."""
     ticks = np.round(clip.times_sec_T * TICKS_PER_SEC).astype(int).tolist()
+    # Frames / total is read as the sampling rate (by Qwen2.5-VL alone), so the last one lasts as long as the others.
+    mean_ticks = (ticks[-1] - ticks[0]) / max(len(ticks) - 1, 1)
     return {
         "fps": TICKS_PER_SEC,
         "duration": (ticks[-1] + 1) / TICKS_PER_SEC,
-        "total_num_frames": ticks[-1] + 1,
+        "total_num_frames": max(ticks[-1] + 1, round(len(ticks) * mean_ticks)),
         "frames_indices": ticks,
         "video_backend": "decord",
     }

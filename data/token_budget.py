@@ -1,7 +1,7 @@
 """How long a prompt will be and at which size its frames are seen, known before any frame is decoded.
 
-The backbone's processor resizes a video to multiples of a cell, within a budget of frames x height x width, and puts
-a timestamp before each temporal patch. Its own resize is called here on numbers alone. A prompt that would be longer
+The backbone's processor resizes a video to multiples of a cell, within a budget of frames x height x width, and Qwen3-VL's
+puts a timestamp before each temporal patch. Its own resize is called here on numbers alone. A prompt that would be longer
 than `max_prompt_tokens` gets fewer frames, the most that fit, and is counted: nothing is ever cut out of a vision span.
 """
 
@@ -78,6 +78,8 @@ def video_size(processor: Any, *, num_frames: int, height_px: int, width_px: int
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
     videos = processor.video_processor
+    if not writes_times(processor):
+        return _size_frame_by_frame(videos, num_frames=num_frames, height_px=height_px, width_px=width_px)
     cell_px = videos.patch_size * videos.merge_size
     height_px, width_px = smart_resize(
         num_frames,
@@ -92,6 +94,28 @@ def video_size(processor: Any, *, num_frames: int, height_px: int, width_px: int
     return VisionSize(time, height_px, width_px, time * height_px * width_px // cell_px**2)
 
 
+def writes_times(processor: Any) -> bool:
+    """Whether it is Qwen3-VL's, which puts a timestamp before each temporal patch; Qwen2.5-VL's does not."""
+    from transformers import Qwen3VLVideoProcessor
+
+    return isinstance(processor.video_processor, Qwen3VLVideoProcessor)
+
+
+def _size_frame_by_frame(videos: Any, *, num_frames: int, height_px: int, width_px: int) -> VisionSize:
+    """As the processor that Qwen2.5-VL has from Qwen2-VL does: bounds are of one frame, and with `cap_pixels_per_frame`
+    a frame's share of the video's budget too (transformers 5.17, Qwen2VLVideoProcessor.resize)."""
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
+
+    cell_px = videos.patch_size * videos.merge_size
+    least, most = videos.size["shortest_edge"], videos.size["longest_edge"]
+    if videos.cap_pixels_per_frame:
+        total = int(videos.max_video_tokens * cell_px * cell_px * 0.9)
+        most = max(min(most, total * videos.temporal_patch_size // num_frames), int(least * 1.05))
+    height_px, width_px = smart_resize(height_px, width_px, factor=cell_px, min_pixels=least, max_pixels=most)
+    time = -(-num_frames // videos.temporal_patch_size)
+    return VisionSize(time, height_px, width_px, time * height_px * width_px // cell_px**2)
+
+
 class TokenBudget:
     """Sample -> the frames of its prompt, under one processor and one config."""
 
@@ -100,6 +124,7 @@ class TokenBudget:
     ) -> None:
         self.processor, self.video, self.style = processor, video, style
         self.order: PromptOrder = order
+        self._writes_times = writes_times(processor)
         self._longest_timestamp = [self._count(_timestamp(0))]
         empty = [{"role": "user", "content": [{"type": "text", "text": ""}, {"type": "video"}]}]
         self._template_bytes = len(self._render(empty).encode())
@@ -165,7 +190,7 @@ class TokenBudget:
         """Tokens of the text without the placeholder of the vision part, and those beside each temporal patch: its
         timestamp, vision start and vision end."""
         text = self._count(self._render(build_messages(sample, order=self.order, style=self.style))) - 1
-        if len(sample.clip) == 1:
+        if len(sample.clip) == 1 or not self._writes_times:
             return text, 0
         last_tenth = int(10 * sample.duration_sec) + 1
         for tenth in range(len(self._longest_timestamp), last_tenth + 1):
@@ -176,7 +201,8 @@ class TokenBudget:
         """What the prompt cannot exceed, without a tokenizer: a token of text is at least one byte."""
         (message,) = build_messages(sample, order=self.order, style=self.style)
         texts = [unicodedata.normalize("NFC", part["text"]) for part in message["content"] if part["type"] == "text"]
-        beside_patch = 0 if len(sample.clip) == 1 else len(_timestamp(int(10 * sample.duration_sec) + 1)) + 2
+        is_timed = len(sample.clip) > 1 and self._writes_times
+        beside_patch = 0 if not is_timed else len(_timestamp(int(10 * sample.duration_sec) + 1)) + 2
         return _total(size, (self._template_bytes + sum(len(text.encode()) for text in texts), beside_patch))
 
     def _render(self, messages: list[dict[str, Any]]) -> str:

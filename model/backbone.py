@@ -1,4 +1,5 @@
-"""The video MLLM. The only file that knows the internals of Hugging Face's Qwen3-VL.
+"""The video MLLM: a Qwen3-VL, or a Qwen2.5-VL. This file and those that it is made of (model/qwen2_5_vl.py, positions.py,
+generation_inputs.py) are the only ones that know their internals in Hugging Face's transformers.
 
 Contracts with transformers 5.17 (tests/test_model_backbone.py fails when upstream moves): `Qwen3VLModel` has `visual`,
 `language_model` and `get_rope_index`; the vision tower returns merged features as `pooler_output`, patches before the
@@ -14,17 +15,30 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLVideoProcessor,
+)
 
 from model.checkpoint_keys import check_keys, check_model_type
+from model.generation_inputs import generation_inputs
+from model.positions import rope_positions
+from model.qwen2_5_vl import bound_pixels, row_by_row, stored_name, use_vllm_positions
 from model.side_tokens import beside_frames, reach_of_tokens, reading_mask
 from model.vision_features import VisionFeatures
 
+CLASSES: dict[str, Any] = {
+    "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+}
+"""By the `model_type` of a checkpoint's config."""
+
 
 def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen3VLForConditionalGeneration:
-    """A Qwen3-VL checkpoint by name or folder, strictly. Raises ValueError, naming a wrong model type or weights."""
-    check_model_type(path)
-    loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
+    """A checkpoint by name or folder, strictly. Raises ValueError, naming a wrong model type or weights."""
+    loaded: Any = CLASSES[check_model_type(path, tuple(CLASSES))].from_pretrained(
         path,
         dtype=dtype,
         attn_implementation="sdpa" if attention == "flex" else attention,
@@ -33,6 +47,8 @@ def load_mllm(path: str, *, dtype: torch.dtype, attention: str = "sdpa") -> Qwen
     )
     mllm, info = loaded
     check_keys(path, info, is_tied=mllm.config.tie_word_embeddings)
+    if mllm.config.model_type == "qwen2_5_vl":
+        use_vllm_positions(mllm)
     if attention == "flex":
         use_flex_attention(mllm)
     return mllm
@@ -52,7 +68,9 @@ def load_processor(path: str, *, max_pixels: int | None = None) -> Any:
     video = processor.video_processor
     # The default changes to True in transformers 5.22, and with it every token count.
     video.cap_pixels_per_frame = False
-    if max_pixels is not None:
+    if max_pixels is not None and not isinstance(video, Qwen3VLVideoProcessor):
+        bound_pixels(video, max_pixels)
+    elif max_pixels is not None:
         video.size = {"shortest_edge": min(video.size["shortest_edge"], max_pixels), "longest_edge": max_pixels}
     return processor
 
@@ -67,12 +85,15 @@ def encode_vision(mllm: Qwen3VLForConditionalGeneration, pixel_values: Tensor, g
     """One call of the vision tower for all images and videos of a batch."""
     tower = mllm.model.visual
     output = tower(pixel_values.to(tower.dtype), grid_thw=grid_V3, return_dict=True)
+    is_windowed = mllm.config.model_type == "qwen2_5_vl"
+    patches_PC = row_by_row(tower, output.last_hidden_state, grid_V3) if is_windowed else output.last_hidden_state
+    layers = () if is_windowed else output.deepstack_features
     patches_V = grid_V3.prod(dim=-1).tolist()
     cells_V = [count // tower.spatial_merge_size**2 for count in patches_V]
     return VisionFeatures(
         merged=torch.split(output.pooler_output, cells_V),
-        deepstack=tuple(torch.split(layer, cells_V) for layer in output.deepstack_features),
-        patches=torch.split(output.last_hidden_state, patches_V),
+        deepstack=tuple(torch.split(layer, cells_V) for layer in layers),
+        patches=torch.split(patches_PC, patches_V),
         grid_V3=grid_V3,
         merge=tower.spatial_merge_size,
     )
@@ -108,7 +129,7 @@ def hidden_states(
     queries = queries_KD.expand(len(query_mask), -1, -1) if reach_N is None else queries_KD
     embeds_BLD = _embeddings(mllm, batch, per_row, queries)
     is_grouped = len(vision.merged) < len(embeds_BLD) and not mllm.is_gradient_checkpointing
-    positions_3BL = _positions(mllm, batch, per_row.grid_V3)
+    positions_3BL = rope_positions(mllm, batch, per_row.grid_V3)
     reach_BL = None if reach_N is None else reach_of_tokens(query_mask, reach_N)
     if reach_BL is not None:
         positions_3BL = beside_frames(positions_3BL, query_mask, reach_BL)
@@ -161,8 +182,7 @@ def _layers(
         inputs_embeds=embeds_BLD,
         attention_mask=mask,
         position_ids=positions_3BL,
-        visual_pos_masks=batch["mm_token_type_ids"] > 0,
-        deepstack_visual_embeds=[torch.cat(layer) for layer in per_row.deepstack],
+        **_deepstack(per_row, batch["mm_token_type_ids"] > 0),
         use_cache=False,
         output_hidden_states=True,
     )
@@ -190,8 +210,7 @@ def _layers_once_per_prompt(
         inputs_embeds=embeds_BLD[first_V][:, prompt_L],
         attention_mask=prompt_mask_VL,
         position_ids=positions_3BL[:, first_V][..., prompt_L],
-        visual_pos_masks=batch["mm_token_type_ids"][first_V][:, prompt_L] > 0,
-        deepstack_visual_embeds=[torch.cat(layer) for layer in vision.deepstack],
+        **_deepstack(vision, batch["mm_token_type_ids"][first_V][:, prompt_L] > 0),
         use_cache=True,
         output_hidden_states=True,
     )
@@ -222,6 +241,12 @@ def _layers_once_per_prompt(
     return rows
 
 
+def _deepstack(vision: VisionFeatures, is_vision_BL: Tensor) -> dict[str, Any]:
+    """What Qwen3-VL's LLM adds to its first layers; nothing in Qwen2.5-VL."""
+    features = [torch.cat(layer) for layer in vision.deepstack]
+    return {"visual_pos_masks": is_vision_BL, "deepstack_visual_embeds": features} if features else {}
+
+
 def _places(length_B: Tensor, prompt_width: int, rest_width: int, width: int) -> Tensor:
     """Where position l of a row is among prompt_width + rest_width columns of both: [B, width].
 
@@ -230,21 +255,6 @@ def _places(length_B: Tensor, prompt_width: int, rest_width: int, width: int) ->
     place_L = torch.arange(width, device=length_B.device)
     after_BL = place_L - length_B[:, None]
     return torch.where(after_BL < 0, place_L, prompt_width + after_BL.clamp(max=rest_width - 1))
-
-
-def _positions(mllm: Qwen3VLForConditionalGeneration, batch: dict[str, Tensor], grid_B3: Tensor) -> Tensor:
-    """M-RoPE positions [3, B, L]; query slots count on like text."""
-    is_image_B = batch["vision_is_image"][batch["vision_of_row"]]
-    images, videos = grid_B3[is_image_B], grid_B3[~is_image_B]
-    rope_index: Any = mllm.model.get_rope_index
-    positions, _ = rope_index(
-        batch["input_ids"],
-        mm_token_type_ids=batch["mm_token_type_ids"],
-        image_grid_thw=images if len(images) else None,
-        video_grid_thw=videos if len(videos) else None,
-        attention_mask=batch["attention_mask"],
-    )
-    return positions
 
 
 def score_tokens(
@@ -286,25 +296,7 @@ def generate(
 
     temperature 0 is greedy; any other samples from the whole distribution with torch's global generator.
     """
-    device = mllm.device
-    length = max(len(prompt.input_ids_L) for prompt in prompts)
-
-    def left_pad(rows: list[Tensor], value: int) -> Tensor:
-        return torch.stack([torch.cat([row.new_full((length - len(row),), value), row]) for row in rows]).to(device)
-
-    inputs: dict[str, Any] = {
-        "input_ids": left_pad([prompt.input_ids_L for prompt in prompts], eos_id),
-        "attention_mask": left_pad([torch.ones_like(prompt.input_ids_L) for prompt in prompts], 0),
-        "mm_token_type_ids": left_pad([prompt.mm_token_type_ids_L for prompt in prompts], 0),
-    }
-    for is_image, pixels, grid in (
-        (True, "pixel_values", "image_grid_thw"),
-        (False, "pixel_values_videos", "video_grid_thw"),
-    ):
-        chosen = [prompt for prompt in prompts if prompt.is_image == is_image]
-        if chosen:
-            inputs[pixels] = torch.cat([prompt.pixel_values_VC for prompt in chosen]).to(device)
-            inputs[grid] = torch.stack([prompt.grid_3 for prompt in chosen]).to(device)
+    inputs = generation_inputs(prompts, pad_id=eos_id, device=mllm.device)
     with torch.inference_mode():
         generate_ids: Any = mllm.generate  # pyright: ignore[reportAttributeAccessIssue]
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -316,7 +308,7 @@ def generate(
             pad_token_id=eos_id,
             suppress_tokens=banned_ids,
         )
-    return [_until_eos(row, eos_id) for row in output[:, length:].tolist()]
+    return [_until_eos(row, eos_id) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
 
 
 def _until_eos(ids: list[int], eos_id: int) -> list[int]:
@@ -326,7 +318,8 @@ def _until_eos(ids: list[int], eos_id: int) -> list[int]:
 def checkpoint_names(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Weights under the names that `save_pretrained` writes: a tied output layer is stored once."""
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    return {name: tensor for name, tensor in state.items() if name not in tied}
+    rename = stored_name if config.model_type == "qwen2_5_vl" else str
+    return {rename(name): tensor for name, tensor in state.items() if name not in tied}
 
 
 def vision_tower(mllm: Qwen3VLForConditionalGeneration) -> nn.Module:

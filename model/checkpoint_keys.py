@@ -9,11 +9,12 @@ class CheckpointKeyError(ValueError):
     """The weights of a checkpoint are not those of its config; the message names the folder and the keys."""
 
 
-def check_model_type(path: str) -> None:
-    """Raise ValueError unless the checkpoint, a folder or a name, is a Qwen3-VL."""
+def check_model_type(path: str, known: tuple[str, ...]) -> str:
+    """The model type of a checkpoint, a folder or a name. Raises ValueError unless it is among `known`."""
     model_type = AutoConfig.from_pretrained(path).model_type
-    if model_type != "qwen3_vl":
-        raise ValueError(f"{path}: expected a qwen3_vl checkpoint, got {model_type!r}")
+    if model_type not in known:
+        raise ValueError(f"{path}: expected a {' or '.join(known)} checkpoint, got {model_type!r}")
+    return model_type
 
 
 def check_keys(path: str, loading_info: dict[str, Any], *, is_tied: bool) -> None:
@@ -29,4 +30,4 @@ def check_keys(path: str, loading_info: dict[str, Any], *, is_tied: bool) -> Non
     }
     if any(wrong.values()):
         said = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
-        raise CheckpointKeyError(f"{path}: expected the weights of a released Qwen3-VL, got {said}")
+        raise CheckpointKeyError(f"{path}: expected the weights of its config, got {said}")
