@@ -102,6 +102,9 @@ class ModelConfig(Config):
     freeze_vision: bool = True
     lora: LoraConfig | None = None
     """Adapters on the LLM instead of training it whole; checkpoints hold the merged weights."""
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the MLLM's weights under LoRA, which are not trained, and of the merged ones that are stored. bfloat16, the released
+    precision, takes half the memory and needs dtype=bfloat16; adapters and grounder are float32 either way."""
     gradient_checkpointing: bool = False
 
     def args_of_grounder(self) -> dict[str, Any]:
@@ -120,10 +123,6 @@ class ModelConfig(Config):
         if self.lora is not None and not self.freeze_vision:
             raise ValueError("lora: needs freeze_vision=true; adapters are all that a step's folder keeps of the MLLM")
         return self
-
-    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the MLLM's weights under LoRA, which are not trained, and of the merged ones that are stored. bfloat16, the released
-    precision, takes half the memory and needs dtype=bfloat16; adapters and grounder are float32 either way."""
 
     @model_validator(mode="after")
     def _frozen_in_half_precision(self) -> "ModelConfig":

@@ -17,8 +17,8 @@ from rft.advantages import RunningStd, split_by_task
 from rft.checkpointing import load_state, push_weights, save_final, save_state
 from rft.micro_batches import inputs_of, micro_batches
 from rft.objective import StepCounts
-from rft.phase_seconds import PhaseSeconds, split_forward
 from rft.parity import check_parity
+from rft.phase_seconds import PhaseSeconds, split_forward
 from rft.reference import ReferencePolicy
 from rft.rollout import EngineClient
 from rft.sampling import Sampler, StepPrompts
@@ -55,10 +55,10 @@ class GRPOTrainer:
         """The steps that are left, then the final checkpoint."""
         config, main = self.config, self.run is not None
         self.push(version=self.first_step)
-        if self.first_step == 0:
         prompts = StepPrompts(config, self.learner)
-            self.log({}, self.validate(version=0), step=0)
+        if self.first_step == 0:
             check_parity(self.sampler, prompts.of_step(0), version=0)
+            self.log({}, self.validate(version=0), step=0)
         with tqdm(total=config.max_steps, initial=self.first_step, desc="grpo", unit="step", disable=not main) as bar:
             for step in range(self.first_step, config.max_steps):
                 self.seconds.clear()
