@@ -83,6 +83,10 @@ class Predictor:
         self.answering = answering or AnsweringConfig()
         if model.grounder.writes_boxes and self.answering != AnsweringConfig():
             raise ConfigError(f"answering: the boxes are in the text, no decoder looks at frames; got {self.answering}")
+        if self.answering.presence_trim is not None and not model.grounder.tells_presence:
+            raise ConfigError(
+                "answering.presence_trim: the grounder does not say in which frames its target is; expected null"
+            )
 
     def __call__(self, samples: Sequence[GroundingSample]) -> list[Prediction]:
         """One prediction for each sample."""

@@ -26,6 +26,7 @@ SETTINGS = {
     "batch_size",
     "engine",
     "answering",
+    "constrained_decoding",
     "max_completion_length",
     "max_model_len",
     "dtype",

@@ -25,6 +25,7 @@ class BridgeGrounder(Grounder):
     """K queries after the answer, which read all before them."""
 
     answer_format = "span"
+    tells_presence = True
     reward_terms = frozenset({"format", "temporal", "spatial", "viou", "gated"})
 
     def __init__(

@@ -13,7 +13,7 @@ from configs.model import ModelConfig
 from configs.optim import OptimConfig
 from model.attention import check_attention
 from model.backbone import freeze_vision_tower, load_mllm, load_processor, vision_tower
-from model.grounders import GROUNDERS
+from model.grounders import grounder_class
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
 from model.lora import add_lora, merged_state, save_adapters
 
@@ -26,8 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, Any]:
     """A fresh grounder on the configured backbone, weights that are trained in float32, and the processor with the run's
     pixel budget. Raises ConfigError for a grounder that there is none of."""
-    if config.grounder not in GROUNDERS:
-        raise ConfigError(f"model.grounder: expected one of {', '.join(GROUNDERS)}; got {config.grounder!r}")
+    grounder_class(config.grounder)
     check_attention(config.attention, config.dtype)
     mllm = load_mllm(config.backbone, dtype=DTYPES[config.frozen_dtype], attention=config.attention)
     processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)
@@ -59,12 +58,14 @@ def start_model(
 
 
 def continue_model(config: ModelConfig, data: DataConfig, folder: str | Path) -> tuple[GroundingModel, Any]:
-    """A checkpoint folder's model to be trained further. Raises ValueError where `data` asks for another prompt."""
+    """A checkpoint folder's model to be trained further. Raises ConfigError where another grounder or prompt is asked for."""
     check_attention(config.attention, config.dtype)
     model, processor = load_checkpoint(folder, dtype=config.frozen_dtype, attention=config.attention)
+    if "grounder" in config.model_fields_set and config.grounder != model.config.grounder:
+        raise ConfigError(f"model.grounder: {folder} has {model.config.grounder}, got {config.grounder}")
     trained = PromptConfig(**(model.config.prompt or {}))
     if data.prompt != trained:
-        raise ValueError(f"data.prompt: {folder} was trained with {trained}, got {data.prompt}")
+        raise ConfigError(f"data.prompt: {folder} was trained with {trained}, got {data.prompt}")
     model.config.video = data.video.model_dump(include=FRAME_SAMPLING)
     if config.freeze_vision:
         freeze_vision_tower(model.mllm)

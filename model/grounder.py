@@ -45,6 +45,9 @@ class Grounder(nn.Module, ABC):
     writes_boxes: ClassVar[bool] = False
     """Whether the boxes are in the text of the answer; then `forward` gives none, and nothing is trained but the text."""
 
+    tells_presence: ClassVar[bool] = False
+    """Whether `forward` says in which frames the sentence holds."""
+
     num_queries: QueryCount = 0
     """Query slots after the answer: a number, or "per_frame", one for each chosen frame in their order."""
     taps: tuple[int, ...] = ()

@@ -37,7 +37,7 @@ class GroundingConfig(PreTrainedConfig):
     grounder_args: dict | None = None
     """Arguments of the grounder that do not follow from the MLLM."""
     prompt: dict | None = None
-    """`prompt_order` and `time_decimals`, as trained."""
+    """PromptConfig (configs/data.py), as trained."""
     video: dict | None = None
     """`sample_fps`, `num_frames`, `max_frames` and `max_prompt_tokens`, as trained."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from configs.base import ConfigError
-from configs.rewards import PRESETS, RewardConfig
+from configs.rewards import PRESETS, WRITTEN_TERMS, RewardConfig
 from data.parquet import SCHEMA, from_table
 from data.ragged_boxes import FAR, RaggedBoxes
 from data.tubes import TubeBatch, tube_batch
@@ -27,7 +27,7 @@ from rewards.composer import RewardComposer
 from rewards.terms import TERMS
 
 RewardFunc = Callable[..., list[float | None]]
-DECODER_TERMS = frozenset({"viou", "spatial", "gated"})
+BOX_TERMS = frozenset({"viou", "spatial", "gated", *WRITTEN_TERMS})
 """Terms of boxes; where boxes are not written, the spatial decoder's."""
 
 
@@ -72,7 +72,7 @@ def _named_score(reward: str | RewardConfig, style: AnswerStyle) -> tuple[str, C
 
 
 def _check_boxes(terms: Sequence[str], style: AnswerStyle) -> None:
-    if not style.has_boxes and (boxes := [term for term in terms if term in DECODER_TERMS]):
+    if not style.has_boxes and (boxes := [term for term in terms if term in BOX_TERMS]):
         raise ConfigError(
             f"{', '.join(boxes)}: TRL hands over text, and with answer_format=span boxes come from the spatial decoder; "
             f"expected other terms, or answers with boxes in them (answer_format=tube)"

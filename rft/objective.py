@@ -34,6 +34,8 @@ class StepCounts:
     num_tokens_mean: float
     """Mean of num_tokens over all ranks: DDP averages gradients, so a sum over it is a mean over everyone's tokens."""
     max_completion_length: int
+    num_drawn: int | None = None
+    """Completions with those of dropped groups, which the decoder's term keeps; None: the same as num_completions."""
 
 
 def policy_loss(

@@ -25,7 +25,6 @@ from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
-from rewards.tasks import metrics_by_task
 from rft.advantages import TASKS, RunningStd, batch_std, group_advantages, group_std, has_signal
 from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics
 from rft.step_metrics import reward_metrics
@@ -181,19 +180,12 @@ def rollout_loss(
         loss, metrics["loss/pathwise"] = loss + path, float(path.detach())
     elif objective.decoder_update == "supervised":
         terms = grounding_losses(output.grounding, {k: v.to(loss.device) for k, v in batch.inputs.items()})
-        boxes = weigh(terms, config.loss) * (len(advantages_B) / counts.num_completions)
+        boxes = weigh(terms, config.loss) * (len(advantages_B) / (counts.num_drawn or counts.num_completions))
         loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
     if ref_logps_BL is not None:
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
-    metrics |= _reward_metrics(batch, rewards, config)
+    metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
-
-
-def _reward_metrics(batch: RolloutBatch, rewards: RewardBreakdown, config: RFTConfig) -> dict[str, float]:
-    """Of the whole batch, and of each task where there are several."""
-    tasks, size = [sample.task for sample in batch.samples], batch.num_generations
-    by_task = metrics_by_task(rewards.names, rewards.terms_BK, tasks, config.rewards.terms_by_task, size)
-    return reward_metrics(rewards, size) | by_task
 
 
 def _scale(rewards_PG: Tensor, batch: RolloutBatch, running_std: RunningStd, objective: ObjectiveConfig) -> Tensor:

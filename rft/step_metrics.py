@@ -37,13 +37,17 @@ def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, 
 
 
 def step_counts(
-    groups: Groups, signal: Sequence[bool] | None, config: RFTConfig, mean_over_ranks: Callable[[float], float]
+    groups: Groups,
+    signal: Sequence[bool] | None,
+    config: RFTConfig,
+    mean_over_ranks: Callable[[float], float],
 ) -> StepCounts:
     """Completions and tokens of the whole step. mean_over_ranks: every rank must call.
 
     signal: which groups have one, where those without are dropped. Ranks may keep different numbers of groups: then the count
     is their mean, so that DDP's mean of gradients is one over everyone's completions.
     """
+    num_drawn = sum(len(group) for group in groups)
     is_dropped = config.objective.zero_variance == "drop"
     if is_dropped:
         assert signal is not None
@@ -56,6 +60,7 @@ def step_counts(
         num_tokens=num_tokens,
         num_tokens_mean=mean_over_ranks(num_tokens),
         max_completion_length=config.rollout.max_completion_length,
+        num_drawn=num_drawn,
     )
 
 

@@ -60,8 +60,15 @@ def check_answers(config: RFTConfig) -> None:
 
     grounder = grounder_class(name)
     check_grounder(config.rewards, name, grounder.reward_terms)
-    if grounder.writes_boxes and config.objective.decoder_update == "supervised":
-        raise ConfigError(f"objective.decoder_update=supervised: the grounder {name} has no decoder; expected frozen")
+    objective = config.objective
+    if grounder.writes_boxes and objective.decoder_update != "frozen":
+        raise ConfigError(
+            f"objective.decoder_update={objective.decoder_update}: the grounder {name} has no decoder; expected frozen"
+        )
+    if grounder.writes_boxes and objective.loss_type == "dr_grpo":
+        raise ConfigError(
+            f"objective.loss_type=dr_grpo divides by one longest length, and written boxes have none (grounder {name})"
+        )
 
 
 def launch(config: RFTConfig) -> None:

@@ -4,6 +4,7 @@ prompts ─▶ rollout (vLLM, n = G) ─▶ forward ─▶ rewards ─▶ advant
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from tqdm import tqdm
 from configs.checkpoints import CheckpointStore
 from configs.rft import RFTConfig
 from configs.run import Run
-from rewards.composer import RewardComposer
+from rewards.composer import RewardBreakdown, RewardComposer
+from rewards.tasks import metrics_by_task
 from rft.advantages import RunningStd, split_by_task
 from rft.checkpointing import load_state, push_weights, save_final, save_state
 from rft.micro_batches import inputs_of, micro_batches
@@ -20,6 +22,7 @@ from rft.objective import StepCounts
 from rft.parity import check_parity
 from rft.phase_seconds import PhaseSeconds, split_forward
 from rft.reference import ReferencePolicy
+from rft.resampling import RolledOut
 from rft.rollout import EngineClient
 from rft.sampling import Sampler, StepPrompts
 from rft.setup import build_learner
@@ -85,23 +88,27 @@ class GRPOTrainer:
         with self.seconds.timed("wait"):  # ranks meet here
             counts = step_counts(groups, signal, self.config, self.learner.mean_over_ranks)  # 2: N
         scored: list[torch.Tensor] = []
+        terms: list[torch.Tensor] = []
         for batch in micro_batches(rolled, self.learner, self.config, step=step):
-            rewards_B, metrics = self.accumulate(batch, counts)  # 3 to 6: R_i, advantages, both terms of L, gradient
+            rewards, metrics = self.accumulate(batch, counts)  # 3 to 6: R_i, advantages, both terms of L, gradient
             if "mismatch/mean" in metrics:  # there were tokens
                 check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
             for name, value in metrics.items():
                 collected[name].append(value)
-            scored.append(torch.stack([rewards_B, batch.task_numbers_B.to(rewards_B)], dim=1))
+            terms.append(rewards.terms_BK.detach())
+            total_B = rewards.total_B.detach()
+            scored.append(torch.stack([total_B, batch.task_numbers_B.to(total_B)], dim=1))
         grad_norm = self.update()
         with self.seconds.timed("wait"):
             everyones_N2 = self.learner.all_ranks(torch.cat(scored))
         self.running_std.update(split_by_task(*everyones_N2.unbind(dim=1)))  # 7: s of the next step
         self.push(version=step + 1)
         optim = {"optim/grad_norm": grad_norm, "optim/lr": self.learner.schedule.get_last_lr()[0]}
-        return combine(collected) | sampling | completion_metrics(groups) | optim
+        by_task = self.by_task(torch.cat(terms), rolled)
+        return combine(collected) | by_task | sampling | completion_metrics(groups) | optim
 
-    def accumulate(self, batch: RolloutBatch, counts: StepCounts) -> tuple[torch.Tensor, dict[str, float]]:
-        """Forward, rewards, loss, backward of one micro-batch. -> rewards [B], metrics."""
+    def accumulate(self, batch: RolloutBatch, counts: StepCounts) -> tuple[RewardBreakdown, dict[str, float]]:
+        """Forward, rewards, loss, backward of one micro-batch."""
         accelerator = self.learner.accelerator
         with self.seconds.timed("scoring"):
             inputs = inputs_of(batch, accelerator.device)
@@ -114,7 +121,13 @@ class GRPOTrainer:
             loss, metrics = rollout_loss(batch, output, rewards, std, counts, self.config, ref_logps_BL)  # 4, 5
         with self.seconds.timed("backward"):
             accelerator.backward(loss)  # 6
-        return rewards.total_B.detach(), metrics
+        return rewards, metrics
+
+    def by_task(self, terms_BK: torch.Tensor, rolled: Sequence[RolledOut]) -> dict[str, float]:
+        """What a step logs of each task's rewards, where it has several."""
+        size, earned = self.config.rollout.num_generations, self.config.rewards.terms_by_task
+        tasks = [one.sample.task for one in rolled for _ in range(size)]
+        return metrics_by_task(self.rewards.names, terms_BK, tasks, earned, size)
 
     def update(self) -> float:
         """One optimizer step; -> the gradient's norm before clipping."""

@@ -31,7 +31,7 @@ def greedy_rewards(
     mine = validation_samples(config)[accelerator.process_index :: accelerator.num_processes]
     greedy = replace(sampling_args(config, learner), num_generations=1, temperature=0.0)
     size = config.prompts_per_micro_batch * config.rollout.num_generations
-    rows = []
+    rows = [torch.zeros(1, 2 + len(rewards.names), device=accelerator.device)]  # a rank may have no sample
     for start in range(0, len(mine), size):
         samples = mine[start : start + size]
         prompts = [learner.encoder(sample) for sample in samples]
@@ -40,7 +40,9 @@ def greedy_rewards(
         whole = config.model_copy(update={"prompts_per_micro_batch": size})
         for batch in micro_batches(rolled, learner, whole):
             scored, _ = rewards_without_gradient(batch, learner, rewards)
-            rows.append(torch.cat([scored.total_B[:, None], scored.terms_BK, torch.ones(len(samples), 1)], dim=1))
+            rows.append(
+                torch.cat([scored.total_B[:, None], scored.terms_BK, scored.total_B.new_ones(len(samples), 1)], dim=1)
+            )
     sums: Any = accelerator.reduce(torch.cat(rows).sum(dim=0))
     *means, _ = (sums / sums[-1]).tolist()
     return {f"validation/{name}": mean for name, mean in zip(["reward", *rewards.names], means, strict=True)}

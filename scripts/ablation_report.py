@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from safetensors import safe_open
 
+from configs.base import ConfigError
 from configs.checkpoints import write_atomically
 from configs.command_line import explained
 from configs.run import read_metrics, setup_logging
@@ -62,11 +63,14 @@ def main() -> None:
     setup_logging()
     with explained():
         cells = load_cells(arguments.configs)
-    publish(cells, arguments.out, arguments.results, module="scripts.ablation_report")
+        publish(cells, arguments.out, arguments.results, module="scripts.ablation_report")
 
 
 def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str) -> None:
     """{results}.json, {results}.md and {results}.png."""
+    configs = sorted(out.glob(f"cells/{DEFAULT}/*/train/config.yaml"))
+    if not configs:
+        raise ConfigError(f"{out}: no training of the cell {DEFAULT!r}; run scripts.ablate first, or give its --out")
     entries = summarize_cells(cells, read_runs(cells, out))
     noise = difference_std(entries)
     for entry in entries.values():
@@ -76,7 +80,7 @@ def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str)
         "seed_std": seed_std(entries),
         "difference_std": noise,
         "missing": [name for name in cells if name not in entries],
-        "default_config": yaml.safe_load(next(out.glob(f"cells/{DEFAULT}/*/train/config.yaml")).read_text()),
+        "default_config": yaml.safe_load(configs[0].read_text()),
         "cells": entries,
     }
     results.parent.mkdir(parents=True, exist_ok=True)

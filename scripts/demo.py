@@ -123,8 +123,8 @@ def grpo_stages(
     name, videos = "" if update is None else f"_{update}", f"data.source.root={data}/videos"
     changes = () if max_steps is None else (f"max_steps={max_steps}",)
     changes += () if update is None else (f"objective.decoder_update={update}",)
-    # Boxes as text: up to two for each of 8 seconds.
-    changes += ("rollout.max_model_len=1024",) if grounder == "text" else ()
+    # Boxes as text: up to two for each of 8 seconds, and no decoder to train.
+    changes += ("rollout.max_model_len=1024", "objective.decoder_update=frozen") if grounder == "text" else ()
     return [
         Stage(f"GRPO{name}", ("rft.train",), ("--config", str(configs / "rft.yaml"), videos, f"run.out={out}/rft{name}",
               f"run.seed={seed}", f"checkpoint={out}/sft/checkpoint", *changes)),

@@ -16,7 +16,7 @@ from configs.cluster import RayConfig, cluster, run_ranks
 from configs.command_line import config_from_command_line, explained
 from configs.run import quiet_environment, setup_logging
 from configs.sft import RaySFTConfig, SFTConfig
-from sft.train import has_work, train
+from sft.train import check_deepspeed, has_work, train
 
 
 def main() -> None:
@@ -33,6 +33,12 @@ def launch(config: SFTConfig, ray: RayConfig) -> None:
     """Start the ranks and wait for them; what can be wrong is looked at before anything is started."""
     if not has_work(config, num_ranks=ray.num_workers):
         return
+    from data.sources import load_samples
+    from model.grounders import grounder_class
+
+    check_deepspeed(config)
+    grounder_class(config.model.grounder)
+    load_samples(config.data, config.data.train_split)
     arguments = {"config": config.model_dump(mode="json", exclude_unset=True), "cwd": os.getcwd()}
     with cluster(ray):
         run_ranks(train_rank, arguments, ray, out=config.run.out)

@@ -223,13 +223,17 @@ def test_constrained_decoding_needs_vllm(tiny: Tiny) -> None:
 
 def test_grpo_checks_what_the_checkpoints_grounder_can_earn(tiny: Tiny, text: Tiny, rft_config: RFTConfig) -> None:
     """Before anything is started."""
-    written = rft_config.model_copy(update={"rewards": RewardConfig(preset="stvg_o1")})
+    frozen = {"rewards": RewardConfig(preset="stvg_o1"), "objective": ObjectiveConfig(decoder_update="frozen")}
+    written = rft_config.model_copy(update=frozen)
     check_answers(written.model_copy(update={"checkpoint": str(text.folder)}))
     with pytest.raises(ConfigError, match=r"consistency, both_spatial, think cannot be earned by .* bridge"):
         check_answers(written.model_copy(update={"checkpoint": str(tiny.folder)}))
-    supervised = ObjectiveConfig(decoder_update="supervised")
-    with pytest.raises(ConfigError, match="text has no decoder"):
-        check_answers(rft_config.model_copy(update={"checkpoint": str(text.folder), "objective": supervised}))
+    for update, expected in ({"decoder_update": "supervised"}, "no decoder"), ({"decoder_update": "pathwise"}, "no decoder"), (
+        {"decoder_update": "frozen", "loss_type": "dr_grpo"}, "one longest length"
+    ):  # fmt: skip
+        refused = {"checkpoint": str(text.folder), "objective": ObjectiveConfig.model_validate(update)}
+        with pytest.raises(ConfigError, match=expected):
+            check_answers(rft_config.model_copy(update=refused))
 
 
 def test_a_checkpoint_without_weights_of_its_own(text: Tiny, tmp_path: Path) -> None:

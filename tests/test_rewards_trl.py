@@ -55,7 +55,10 @@ def test_names_are_what_trl_logs() -> None:
     assert as_reward_func("stvg_o1", style=with_boxes).__name__ == "stvg_o1"
 
 
-@pytest.mark.parametrize("reward", ["viou", "spatial", "gated", "bridge", "sarl", RewardConfig()])
+@pytest.mark.parametrize(
+    "reward",
+    ["viou", "spatial", "gated", "consistency", "both_spatial", "think", "bridge", "sarl", "stvg_o1", RewardConfig()],
+)
 def test_boxes_of_the_decoder_are_refused(reward: str | RewardConfig) -> None:
     with pytest.raises(ConfigError, match="boxes come from the spatial decoder"):
         as_reward_func(reward)

@@ -190,6 +190,28 @@ def test_groups_without_signal(
     assert (gradient(2, 4, kept) - gradient(1, 4, kept)).norm() > 0.01 * ours.norm()
 
 
+def test_the_decoder_keeps_the_groups_that_the_policy_drops(
+    model: GroundingModel, tiny: Tiny, rft_config: RFTConfig
+) -> None:
+    """The supervised box loss of a step is the same, however many groups are left for the text."""
+    sample = next(sample for sample in tiny.of_task("stvg") if sample.span is not None and sample.span.start >= 2)
+    groups = [group_of(tiny, [format_answer(sample, decimals=2), WRONG]), group_of(tiny, [WRONG, UNREADABLE])]
+    prompts = [tiny.encoder(sample)] * 2
+
+    def box_loss(zero_variance: str) -> float:
+        config = with_objective(rft_config, decoder_update="supervised", zero_variance=zero_variance)
+        rng = np.random.default_rng(0)
+        batch = make_batch(
+            [sample] * 2, prompts, groups, tiny.processor, config, num_queries=4, temporal_patch_size=2, rng=rng
+        )
+        output = model(**model_inputs(batch.inputs))
+        rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
+        counts = step_counts(groups, [True, False], config, lambda value: value)
+        return rollout_loss(batch, output, rewards, HALF, counts, config)[1]["loss/supervised"]
+
+    assert box_loss("drop") == pytest.approx(box_loss("keep"), rel=1e-5)
+
+
 def test_dropped_groups_are_counted_over_ranks(rft_config: RFTConfig) -> None:
     """Three of four groups here; the other rank keeps one: 2 groups of 2 on average, so that DDP's mean is over all 8."""
     groups = [[Rollout([1, 2], [0.0, 0.0], False, 0)] * 2] * 4
