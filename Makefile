@@ -51,6 +51,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.prompt_once
 	$(BIN)/python -m benchmarks.packed_group
 	$(BIN)/python -m benchmarks.rewards
+	$(BIN)/python -m benchmarks.padding
 	$(BIN)/python -m benchmarks.score_update
 	$(BIN)/python -m benchmarks.decoder_time
 	$(BIN)/python -m benchmarks.video

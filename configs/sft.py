@@ -25,8 +25,8 @@ class UnreadableVideosConfig(Config):
     """What a video does that cannot be read when its turn comes; `data.prepare --check-videos` finds such files before."""
 
     policy: Literal["error", "skip"] = "error"
-    """End the run with its name, or let its row add nothing to any loss: the file is named in the log once, and the rows are
-    counted in the metrics, data/unreadable/missing and data/unreadable/undecodable."""
+    """End the run with its name, or let its row add nothing to any loss: each process names the file in its log
+    once, and rows of training are counted in the metrics, data/unreadable/missing and data/unreadable/undecodable."""
     max_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """With `skip`: the run ends once it has skipped more than this share of the rows of all its steps together, counted
     from its last start on."""

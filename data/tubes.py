@@ -65,17 +65,26 @@ def span_frames(sample: GroundingSample, answer: Answer | ParseFailure) -> Frame
     return FrameSpan(start, end) if start < end else None
 
 
-def answer_frames(sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure) -> np.ndarray:
-    """Positions of the sampled frames that the decoder looks at: those of the answered interval, none for a failure.
+def answer_frames(
+    sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure, *, margin_sec: float = 0.0
+) -> np.ndarray:
+    """Positions of the sampled frames that the decoder looks at for an answer.
 
-    The one of a rec sample; none for questions that are not about boxes.
+    Those of the answered interval and of the margin around it, or the nearest one where it falls between two; of a rec
+    answer all; none for a failure and for questions that are not about boxes.
     """
     if isinstance(answer, InBox):
         return np.arange(len(prompt.clip.frame_idx_T))
     span = span_frames(sample, answer)
     if span is None or sample.task != "stvg":
         return np.empty(0, dtype=np.int64)
-    return frames_in_span(prompt.clip.frame_idx_T, span)
+    return frames_in_span(prompt.clip.frame_idx_T, with_margin(sample, span, margin_sec))
+
+
+def with_margin(sample: GroundingSample, span: FrameSpan, margin_sec: float) -> FrameSpan:
+    """The span longer by the margin on both sides, rounded to frames and cut to the clip."""
+    margin = round(margin_sec * sample.fps)
+    return FrameSpan(max(span.start - margin, sample.clip.start), min(span.end + margin, sample.clip.end))
 
 
 def answered_spans(samples: Sequence[GroundingSample], answers: Sequence[Answer | ParseFailure]) -> Tensor:

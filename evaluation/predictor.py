@@ -26,7 +26,7 @@ from data.encoding import EncodedPrompt, completion_text
 from data.frame_sampling import frames_in_span
 from data.probing import on_clock_of, probe_video
 from data.token_budget import PromptError
-from data.tubes import span_frames
+from data.tubes import answer_frames, span_frames
 from data.types import BoxPx, GroundingSample
 from data.video import VideoDecodeError
 from data.written_answers import read_answers
@@ -36,7 +36,6 @@ from model.answering import (
     answered_tube,
     boxes_at,
     decode_frames,
-    frames_to_look_at,
     written_boxes_px,
     written_tube,
 )
@@ -129,7 +128,7 @@ class Predictor:
             return _written_predictions(samples, prompts, texts, read.answers, written_boxes_px(samples, read.boxes))
         answers = read.answers
         margin_sec, presence_trim = self.answering.margin_sec, self.answering.presence_trim
-        asked = [frames_to_look_at(*row, margin_sec=margin_sec) for row in zip(samples, prompts, answers, strict=True)]
+        asked = [answer_frames(*row, margin_sec=margin_sec) for row in zip(samples, prompts, answers, strict=True)]
         true = [_true_frames(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)]
         frames = [np.union1d(a, b) for a, b in zip(asked, true, strict=True)]
         pad_id = self.encoder.processor.tokenizer.pad_token_id

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.answers import Answer, InBox, ParseFailure
+from data.answers import Answer, ParseFailure
 from data.collate import collate_inputs
 from data.encoding import EncodedPrompt, completion_text, encode_prompt, text_ids
-from data.frame_sampling import frames_in_span
 from data.geometry import box_cxcywh_to_xyxy
 from data.ragged_boxes import RaggedBoxes
-from data.tubes import span_frames
+from data.tubes import answer_frames, span_frames, with_margin
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
 from data.written_answers import AnswerStyle, read_answers
 from model.backbone import generate
@@ -107,7 +106,7 @@ def ground(
         tube = written_tube(sample, read.answers[0], *written_boxes_px([sample], read.boxes))
     else:
         pad_id = processor.tokenizer.pad_token_id
-        frames = frames_to_look_at(sample, prompt, read.answers[0], margin_sec=margin_sec)
+        frames = answer_frames(sample, prompt, read.answers[0], margin_sec=margin_sec)
         (seen,) = decode_frames(model, [sample], [prompt], [completion], [frames], pad_id=pad_id)
         tube = answered_tube(sample, prompt, read.answers[0], seen, margin_sec=margin_sec, presence_trim=presence_trim)
     return Grounding(
@@ -132,28 +131,6 @@ def _question(query: str, frames_THW3: np.ndarray, *, fps: float, num_frames: in
     )
 
 
-def frames_to_look_at(
-    sample: GroundingSample, prompt: EncodedPrompt, answer: Answer | ParseFailure, *, margin_sec: float
-) -> np.ndarray:
-    """Positions of the sampled frames that the decoder looks at for an answer.
-
-    Those of the answered interval and of the margin around it, or the nearest one where it falls between two; of a rec
-    answer all; none for a failure and for other tasks.
-    """
-    if isinstance(answer, InBox):
-        return np.arange(len(prompt.clip.frame_idx_T))
-    span = span_frames(sample, answer)
-    if span is None or sample.task != "stvg":
-        return np.empty(0, dtype=np.int64)
-    return frames_in_span(prompt.clip.frame_idx_T, with_margin(sample, span, margin_sec))
-
-
-def with_margin(sample: GroundingSample, span: FrameSpan, margin_sec: float) -> FrameSpan:
-    """The span longer by the margin on both sides, rounded to frames and cut to the clip."""
-    margin = round(margin_sec * sample.fps)
-    return FrameSpan(max(span.start - margin, sample.clip.start), min(span.end + margin, sample.clip.end))
-
-
 def answered_tube(
     sample: GroundingSample,
     prompt: EncodedPrompt,
@@ -163,7 +140,7 @@ def answered_tube(
     margin_sec: float,
     presence_trim: float | None,
 ) -> Tube:
-    """The answer, from the text's interval and what was seen at the frames of `frames_to_look_at`."""
+    """The answer, from the text's interval and what was seen at the frames of `answer_frames`."""
     span, boxes, trim = span_frames(sample, answer), seen.boxes_by_frame(prompt), "off"
     if span is None or not boxes:
         return Tube(span, boxes, trim)

@@ -10,6 +10,7 @@ import yaml
 from runs import run
 
 from configs.base import ConfigError
+from configs.model import BridgeConfig
 from evaluation.metrics import Scores
 from scripts.ablate import base_stages, cell_stages, repeated
 from scripts.ablation_cells import Cell, load_cells, trained_folder
@@ -18,9 +19,8 @@ from scripts.ablation_report import CellRun, difference_std, effects, seed_std, 
 from scripts.ablation_text import markdown, verdicts
 
 CONFIGS = Path("configs/ablation")
-PARTS = {
-    "model.bridge.num_queries", "model.bridge.num_taps", "model.bridge.temporal_alignment", "model.bridge.enrich",
-    "model.bridge.alignment_feedback", "model.bridge.interactive", "model.bridge.layer_mixes", "model.bridge.features",
+SIZES = {"width", "num_heads", "ffn_width"}
+PARTS = {f"model.bridge.{name}" for name in BridgeConfig.model_fields if name not in SIZES} | {
     "loss.contrast", "frames.num_negative", "exposure.probability", "data.prompt.prompt_order",
     "answering.margin_sec", "answering.presence_trim",
 }  # fmt: skip
