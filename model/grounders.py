@@ -1,6 +1,5 @@
 """The grounders by the names that `model.grounder` takes and a checkpoint's config.json holds."""
 
-from configs.base import ConfigError
 from model.bridge_grounder import BridgeGrounder
 from model.grounder import Grounder
 from model.interleaved_grounder import InterleavedGrounder
@@ -14,7 +13,7 @@ GROUNDERS: dict[str, type[Grounder]] = {
 
 
 def grounder_class(name: str) -> type[Grounder]:
-    """Raises ConfigError for a name that is not in GROUNDERS, naming those that are."""
+    """Raises ValueError for a name that is not in GROUNDERS, naming those that are."""
     if name not in GROUNDERS:
-        raise ConfigError(f"model.grounder: expected one of {', '.join(GROUNDERS)}; got {name!r}")
+        raise ValueError(f"model.grounder: expected one of {', '.join(GROUNDERS)}; got {name!r}")
     return GROUNDERS[name]

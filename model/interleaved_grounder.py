@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from configs.base import ConfigError
 from model.backbone import LLMStates, VisionFeatures
 from model.grounder import Batch, Grounder, GrounderOutput
 from model.spatial_decoder import Attention
@@ -66,10 +65,10 @@ class InterleavedGrounder(Grounder):
 
     @classmethod
     def build(cls, mllm: Any, args: Mapping[str, Any]) -> Self:
-        """A grounder for the backbone's sizes. Raises ConfigError for an attention that takes no mask of ours."""
+        """A grounder for the backbone's sizes. Raises ValueError for an attention that takes no mask of ours."""
         attention = mllm.config.text_config._attn_implementation
         if attention != "sdpa":
-            raise ConfigError(
+            raise ValueError(
                 f"model.attention: grounder interleaved needs sdpa for the mask of its queries, got {attention}"
             )
         return cls(
@@ -79,11 +78,11 @@ class InterleavedGrounder(Grounder):
         )
 
     def query_embeddings(self, batch: Batch) -> Tensor:
-        """Of each slot, [N, D]. Raises ConfigError for a frame that has no query."""
+        """Of each slot, [N, D]. Raises ValueError for a frame that has no query."""
         position_BF = batch["frame_position"]
         position_N = position_BF[position_BF >= 0]
         if len(position_N) and int(position_N.max()) >= self.max_frames:
-            raise ConfigError(
+            raise ValueError(
                 f"model.interleaved.max_frames={self.max_frames}: expected no fewer than the sampled frames of a video, "
                 f"got frame {int(position_N.max())}"
             )

@@ -19,6 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from configs.base import ConfigError
+from configs.command_line import explained
 from configs.run import ROOT, setup_logging
 
 logger = logging.getLogger("scripts.export")
@@ -77,14 +79,19 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()
     setup_logging()
-    export(arguments.checkpoint, arguments.out)
+    with explained():
+        export(arguments.checkpoint, arguments.out)
     logger.info("exported to %s", arguments.out)
 
 
 def export(checkpoint: Path, out: Path) -> None:
-    """Write the export folder; an existing one is replaced."""
+    """Write the export folder; an existing one is replaced. Raises ConfigError for another folder in either place."""
     if not (checkpoint / "config.json").is_file():
-        raise FileNotFoundError(f"{checkpoint}: expected a checkpoint folder with config.json in it")
+        inside = checkpoint / "checkpoint"
+        hint = f"; did you mean {inside}?" if inside.is_dir() else ""
+        raise ConfigError(f"--checkpoint {checkpoint}: expected a checkpoint folder with config.json in it{hint}")
+    if out.exists() and not (out / "config.json").is_file():
+        raise ConfigError(f"--out {out}: exists and is no export; expected a new folder, or an export to replace")
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(checkpoint, out)

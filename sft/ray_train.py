@@ -34,10 +34,8 @@ def launch(config: SFTConfig, ray: RayConfig) -> None:
     if not has_work(config, num_ranks=ray.num_workers):
         return
     from data.sources import load_samples
-    from model.grounders import grounder_class
 
     check_deepspeed(config)
-    grounder_class(config.model.grounder)
     load_samples(config.data, config.data.train_split)
     arguments = {"config": config.model_dump(mode="json", exclude_unset=True), "cwd": os.getcwd()}
     with cluster(ray):

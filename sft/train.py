@@ -29,6 +29,10 @@ from configs.sft import SFTConfig
 logger = logging.getLogger("sft.train")
 
 
+ONE_RANK = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+"""What a launcher tells a rank, for DeepSpeed in a single process; port 0 is any free one."""
+
+
 def main() -> None:
     """Entry point."""
     from data.annotations import AnnotationError
@@ -36,9 +40,10 @@ def main() -> None:
     config = config_from_command_line(SFTConfig, __doc__, without_local_rank(sys.argv[1:]))
     quiet_environment()
     setup_logging()
+    from data.video import VideoDecodeError
     from sft.unreadable import TooManyUnreadableError
 
-    with explained(AnnotationError, CheckpointError, TooManyUnreadableError):
+    with explained(AnnotationError, CheckpointError, TooManyUnreadableError, VideoDecodeError):
         train(config)
 
 
@@ -104,6 +109,8 @@ def make_trainer(
     from sft.trainer import GroundingSFTTrainer, MetricsCallback
 
     set_seed(config.run.seed)
+    if config.deepspeed is not None and "RANK" not in os.environ:
+        os.environ.update(ONE_RANK)
     arguments = training_arguments(config)
     if config.deepspeed is not None:
         _tell_deepspeed_of_ranks()

@@ -11,6 +11,7 @@ import torch
 from tiny import GROUNDED, Tiny
 from transformers import Qwen3VLForConditionalGeneration
 
+from configs.base import ConfigError
 from configs.run import ROOT
 from data.encoding import text_ids
 from data.types import GroundingSample
@@ -81,5 +82,18 @@ def test_exported_modules_need_nothing_else_of_ours() -> None:
 
 
 def test_a_folder_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+    with pytest.raises(ConfigError, match=r"config\.json"):
         export(tmp_path, tmp_path / "out")
+
+
+def test_a_run_folder_is_told_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ConfigError, match=r"did you mean .*/checkpoint\?"):
+        export(tmp_path, tmp_path / "out")
+
+
+def test_a_folder_that_is_no_export_is_not_replaced(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(ConfigError, match="exists and is no export"):
+        export(tiny.folder, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
