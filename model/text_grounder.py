@@ -6,6 +6,7 @@ data/tube_text.py has the grammar; data/written_answers.py reads boxes out of it
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from model.backbone import LLMStates, VisionFeatures
@@ -39,5 +40,5 @@ class TextGrounder(Grounder):
     def forward(self, states: LLMStates, vision: VisionFeatures, batch: Batch) -> GrounderOutput:
         """No layers of boxes or presence."""
         num_rows, num_frames = batch["frame_position"].shape
-        nothing = states.last_BLD.new_empty(0, num_rows, num_frames, 4)
+        nothing = states.last_BLD.new_empty(0, num_rows, num_frames, 4, dtype=torch.float32)
         return GrounderOutput(nothing, nothing[..., 0])

@@ -95,7 +95,8 @@ def _tiny(config: ModelConfig, data: DataConfig, folder: Path) -> Tiny:
     save_checkpoint(model, processor, folder)
     loaded, processor = load_checkpoint(folder, dtype="float32")
     samples = synthetic.load(data.source, "train").samples
-    return Tiny(folder, data, samples, loaded, processor, PromptEncoder(processor, data))
+    encoder = PromptEncoder(processor, data, answer_format=loaded.grounder.answer_format)
+    return Tiny(folder, data, samples, loaded, processor, encoder)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import GROUNDED, Tiny
+from tiny import DECODED, GROUNDED, Tiny
 
 from configs.model import LossConfig
 from data.answers import format_answer
@@ -128,6 +128,7 @@ def test_zeroing_the_video_changes_the_log_probs(tiny: Tiny) -> None:
     assert (a.logps_BL - b.logps_BL).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("tiny", DECODED, indirect=True)
 def test_changing_the_query_changes_the_boxes(tiny: Tiny) -> None:
     """The sentence reaches the decoder, with the same answer and the same frames."""
     sample = tiny.of_task("stvg")[0]
@@ -137,6 +138,7 @@ def test_changing_the_query_changes_the_boxes(tiny: Tiny) -> None:
     assert (a - b).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("tiny", DECODED, indirect=True)
 def test_a_frames_box_does_not_depend_on_the_other_frames(tiny: Tiny) -> None:
     """Frame 4 alone, or among others."""
     sample = tiny.of_task("stvg")[0]
@@ -145,6 +147,7 @@ def test_a_frames_box_does_not_depend_on_the_other_frames(tiny: Tiny) -> None:
     torch.testing.assert_close(alone, among, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("tiny", DECODED, indirect=True)
 def test_every_parameter_of_the_grounder_is_trained(model: GroundingModel, tiny: Tiny) -> None:
     """No dead weight: the supervised loss reaches all of it."""
     samples, frames = tiny.of_task("stvg")[:2], [[0, 3, 7], [1, 2, 8]]
@@ -166,6 +169,7 @@ def test_checkpoint_round_trip_is_bit_equal(model: GroundingModel, tiny: Tiny, t
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("tiny", DECODED, indirect=True)
 @pytest.mark.parametrize("change", ["missing", "unknown"])
 def test_checkpoint_is_loaded_strictly(change: str, tiny: Tiny, tmp_path: Path) -> None:
     """A missing or an unknown key is an error that names it."""
@@ -265,4 +269,4 @@ def test_bfloat16_is_close(mode: str, tiny: Tiny) -> None:
     assert (rough.logps_BL - exact.logps_BL)[mask].abs().mean() < 0.05
     real = batch["frame_position"] >= 0
     boxes = (rough.grounding.boxes_cxcywh_NBF4 - exact.grounding.boxes_cxcywh_NBF4)[:, real]
-    assert boxes.abs().mean() < 0.05
+    assert boxes.abs().sum() <= 0.05 * boxes.numel()

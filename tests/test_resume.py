@@ -11,7 +11,7 @@ import torch
 import yaml
 from runs import RFT_STEPS, SFT_STEPS, finished_steps, kill, rows_of, run, start, wait_for, write_config
 from safetensors.torch import load_file
-from tiny import GROUNDED
+from tiny import DECODED
 
 from configs.base import ConfigError, load_config
 from configs.checkpoints import CheckpointConfig, CheckpointStore, written_aside
@@ -73,7 +73,7 @@ def test_sft_killed_four_times_is_the_uninterrupted_run(sft_run: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grounder", [name for name in GROUNDED if name != "bridge"])
+@pytest.mark.parametrize("grounder", [name for name in DECODED if name != "bridge"])
 def test_sft_and_grpo_of_the_other_grounders_go_on_after_a_kill(
     grounder: str, sft_run: Path, rft_run: Path, tmp_path: Path
 ) -> None:

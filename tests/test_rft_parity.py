@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import ray
-import torch
 from tiny import Tiny
 from tiny_qwen2_5_vl import make_tiny_qwen2_5_vl
 
@@ -76,6 +75,4 @@ def test_transformers_own_positions_are_stopped(trainer: GRPOTrainer, monkeypatc
         trainer.train()
     assert trainer.learner.optimizer.state_dict()["state"] == {}
     monkeypatch.setattr(inner, "get_rope_index", ours)
-    before = inner.language_model.layers[0].mlp.up_proj.weight.detach().clone()
-    trainer.step(0, StepPrompts(trainer.config, trainer.learner))
-    assert not torch.equal(before, inner.language_model.layers[0].mlp.up_proj.weight)
+    assert trainer.step(0, StepPrompts(trainer.config, trainer.learner))["mismatch/max"] <= 1e-4

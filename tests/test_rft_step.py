@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import GROUNDED, Tiny
+from tiny import DECODED, Tiny
 
 from configs.rft import ObjectiveConfig, RFTConfig
 from data.answers import format_answer
@@ -75,7 +75,7 @@ def test_rewards_of_the_batch(model: GroundingModel, tiny: Tiny, rft_config: RFT
     assert metrics["reward/zero_std_groups"] == 0
 
 
-@pytest.mark.parametrize("grounder", GROUNDED)
+@pytest.mark.parametrize("grounder", DECODED)
 @pytest.mark.parametrize("decoder_update", ["frozen", "supervised", "pathwise"])
 def test_what_is_trained(decoder_update: str, grounder: str, tiny_of: dict[str, Tiny], rft_config: RFTConfig) -> None:
     """The text always; boxes only with a gradient of their own."""

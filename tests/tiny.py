@@ -9,7 +9,9 @@ from data.dataset import PromptEncoder
 from data.types import GroundingSample
 from model.grounding_model import GroundingModel
 
-GROUNDED = ("bridge", "interleaved")
+DECODED = ("bridge", "interleaved")
+"""Those whose boxes are a decoder's."""
+GROUNDED = (*DECODED, "text")
 
 
 @dataclass(frozen=True)
