@@ -8,8 +8,12 @@ from tiny import Tiny
 from configs.base import ConfigError, parse_config
 from configs.rewards import RewardConfig
 from configs.rft import RFTConfig
+from data.dataset import model_inputs
 from data.types import GroundingSample
 from model.build import load_checkpoint
+from rewards.composer import RewardComposer
+from rewards.tasks import metrics_by_task
+from rft.step import answered_tubes
 
 TASKS = ("stvg", "temporal", "rec", "qa")
 WEIGHTS = {
@@ -39,9 +43,12 @@ def test_all_tasks_in_one_batch(decoder_update: str, tiny: Tiny, rft_config: RFT
     batch = batch_of(tiny, one_of_each(tiny), config, texts=["what?"])
     assert batch.valid_BF[4].sum() == 1, "the one frame of the image"
     assert not batch.valid_BF[[2, 6]].any(), "no frame for an interval alone, or a letter"
-    loss, metrics = step(model, batch, config)
+    loss, _ = step(model, batch, config)
     loss.backward()
     assert torch.isfinite(loss) and model.mllm.lm_head.weight.grad.abs().any()
+    rewards = RewardComposer(config.rewards)(answered_tubes(batch, model(**model_inputs(batch.inputs))))
+    tasks = [sample.task for sample in batch.samples]
+    metrics = metrics_by_task(rewards.names, rewards.terms_BK, tasks, config.rewards.terms_by_task, 2)
     assert metrics["reward/stvg/temporal"] == metrics["reward/temporal/temporal"] == pytest.approx(0.5, abs=1e-3)
     assert metrics["reward/qa/choice"] == 0.5
     assert metrics["reward/qa/choice_group_std"] == pytest.approx(0.5**0.5)
