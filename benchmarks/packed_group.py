@@ -14,9 +14,7 @@ sides, so what is compared is the LLM and the scoring. Prints
 """
 
 import argparse
-import json
 import math
-import sys
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable
@@ -26,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.turns import median_seconds
+from benchmarks.turns import median_seconds, show
 from configs.data import DataConfig
 from configs.model import BridgeConfig, ModelConfig
 from configs.sources import SyntheticSource
@@ -109,8 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(folder, arguments)
-    lines = [json.dumps(result)] if arguments.json else [f"{name:28} {value}" for name, value in result.items()]
-    sys.stdout.write("\n".join(lines) + "\n")
+    show(result, as_json=arguments.json)
 
 
 def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:

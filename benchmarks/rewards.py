@@ -14,8 +14,6 @@ ours without parsing. `seconds` of each part; `max_abs_diff` of the rewards, of 
 
 import argparse
 import gc
-import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.reward_loops import PUBLISHED, one_pass_loop, parse, published_loop
-from benchmarks.turns import median_seconds
+from benchmarks.turns import median_seconds, show
 from configs.rewards import RewardConfig
 from data.answers import Answer, ParseFailure, parse_answer
 from data.tubes import tube_batch
@@ -43,8 +41,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     arguments = parser.parse_args()
     result = measure(arguments.rollouts, arguments.frames, arguments.repeats)
-    lines = [json.dumps(result)] if arguments.json else [f"{name:24} {value}" for name, value in result.items()]
-    sys.stdout.write("\n".join(lines) + "\n")
+    show(result, as_json=arguments.json)
 
 
 def measure(rollouts: int, frames: int, repeats: int) -> dict[str, Any]:

@@ -14,8 +14,6 @@ would have sampled and rewarded is given. Ours computes boxes beside, which the 
 """
 
 import argparse
-import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.turns import median_seconds
+from benchmarks.turns import median_seconds, show
 from configs.data import DataConfig
 from configs.model import BridgeConfig, ModelConfig
 from configs.optim import RFTOptimConfig
@@ -181,8 +179,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(folder, arguments)
-    lines = [json.dumps(result)] if arguments.json else [f"{name:20} {value}" for name, value in result.items()]
-    sys.stdout.write("\n".join(lines) + "\n")
+    show(result, as_json=arguments.json)
 
 
 def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:

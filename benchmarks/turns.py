@@ -1,6 +1,8 @@
-"""Things measured in turn: each once before any comes again, so that what else the machine does falls on all alike."""
+"""Things measured in turn: each once before any comes again, so that what else the machine does falls on all alike; and shown."""
 
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,3 +18,10 @@ def median_seconds(parts: Mapping[str, Callable[[], Any]], repeats: int) -> dict
             if number:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def show(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """One line of JSON, or a line for each value."""
+    width = max(map(len, result))
+    lines = [json.dumps(result)] if as_json else [f"{name:{width}} {value}" for name, value in result.items()]
+    sys.stdout.write("\n".join(lines) + "\n")

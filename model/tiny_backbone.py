@@ -96,7 +96,6 @@ def train_tokenizer(texts: list[str], *, vocab_size: int = 512) -> PreTrainedTok
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, *, width: int = 128, num_layers: int = 4) -> Qwen3VLConfig:
     """About 1 M parameters, the sizes our choice; a larger initializer range, or a narrow random net is near silent."""
-    ids: Any = tokenizer.convert_tokens_to_ids
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": width,
@@ -133,12 +132,20 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, *, width: int = 128, num_lay
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=False,
+        **vision_tokens(tokenizer),
     )
+
+
+def vision_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """The ids of the tokens around vision, by the names that the family's configs have for them."""
+    ids: Any = tokenizer.convert_tokens_to_ids
+    return {
+        "image_token_id": ids("<|image_pad|>"),
+        "video_token_id": ids("<|video_pad|>"),
+        "vision_start_token_id": ids("<|vision_start|>"),
+        "vision_end_token_id": ids("<|vision_end|>"),
+    }
 
 
 def make_tiny_backbone(samples: list[GroundingSample], folder: str | Path, *, seed: int = 0) -> None:

@@ -9,7 +9,7 @@ of all micro-batches and ranks before the first forward, so that however a step 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ from data.dataset import model_inputs
 from model.build import make_optimizer, save_checkpoint
 from model.criterion import supervised_loss, target_counts
 from sft.unreadable import UnreadableRows
+
+
+def summed_over_ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars of one dtype, in one collective; every rank calls with the same names in the same order."""
+    total: Any = reduce(torch.stack(list(values.values())), reduction="sum")
+    return dict(zip(values, total, strict=True))
 
 
 class MetricsCallback(TrainerCallback):
@@ -57,8 +63,7 @@ class MetricsCallback(TrainerCallback):
 
     def _means(self) -> dict[str, float]:
         """Of the steps since the last time: a step's term is the sum of its parts, those of the other ranks too."""
-        parts = {name: torch.stack(values).sum() for name, values in sorted(self._terms.items())}
-        sums: Any = reduce(parts, reduction="sum")
+        sums = summed_over_ranks({name: torch.stack(values).sum() for name, values in sorted(self._terms.items())})
         return {name: float(value) / self._steps for name, value in sums.items()}
 
     def on_log(
@@ -134,7 +139,7 @@ class GroundingSFTTrainer(SFTTrainer):
             self.metrics.count(self.unreadable.add(batches))
         counts = [target_counts(batch) for batch in batches]
         ours = {name: torch.stack([count[name] for count in counts]).sum().to(device) for name in counts[0]}
-        return batches, reduce(ours, reduction="sum")
+        return batches, summed_over_ranks(ours)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from data.types import GroundingSample
-from model.tiny_backbone import CHAT_TEMPLATE, corpus, train_tokenizer
+from model.tiny_backbone import CHAT_TEMPLATE, corpus, train_tokenizer, vision_tokens
 
 PATCH_PX, MERGE, WINDOW_CELLS = 8, 2, 2
 TOKENS_PER_SECOND = 2
@@ -23,7 +23,6 @@ TOKENS_PER_SECOND = 2
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """A 64 px frame has 8 x 8 patches, 4 x 4 cells and 2 x 2 windows; the last block sees whole frames."""
-    ids: Any = tokenizer.convert_tokens_to_ids
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192, "initializer_range": 0.06,
@@ -39,11 +38,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=False,
+        **vision_tokens(tokenizer),
     )
 
 
