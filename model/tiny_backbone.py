@@ -7,9 +7,11 @@ trained on the run's own prompts and answers. Embeddings are untied: on CPU, vLL
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
@@ -26,10 +28,10 @@ from configs.base import load_config
 from configs.command_line import config_parser
 from configs.data import DataConfig
 from configs.run import setup_logging
-from data.answers import format_answer
 from data.prompts import build_messages
 from data.sources import load_samples
 from data.types import GroundingSample
+from data.written_answers import AnswerFormat, AnswerStyle, write_answer
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +55,15 @@ CHAT_TEMPLATE = """{%- for message in messages %}{{- '<|im_start|>' + message.ro
 PATCH_PX, MERGE = 16, 2
 
 
-def corpus(samples: list[GroundingSample]) -> list[str]:
+def corpus(samples: list[GroundingSample], *, answer_formats: Sequence[AnswerFormat] = ("span",)) -> list[str]:
     """Every text that the tokenizer should know: questions, answers, timestamps."""
     texts = ["system user assistant"]
+    styles = [AnswerStyle(answer_format) for answer_format in answer_formats]
     for sample in samples:
-        content = build_messages(sample, order="query_video_query")[0]["content"]
-        texts += [part["text"] for part in content if part["type"] == "text"]
-        texts.append(format_answer(sample, decimals=1))
+        for style in styles:
+            content = build_messages(sample, order="query_video_query", style=style)[0]["content"]
+            texts += [part["text"] for part in content if part["type"] == "text"]
+            texts.append(write_answer(sample, np.arange(sample.clip.start, sample.clip.end), style))
     return texts + [_timestamp(tenths) for tenths in range(600)]
 
 
@@ -148,9 +152,15 @@ def vision_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def make_tiny_backbone(samples: list[GroundingSample], folder: str | Path, *, seed: int = 0) -> None:
-    """Write model, tokenizer and processor into `folder`."""
-    tokenizer = train_tokenizer(corpus(samples))
+def make_tiny_backbone(
+    samples: list[GroundingSample],
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    answer_formats: Sequence[AnswerFormat] = ("span",),
+) -> None:
+    """Write model, tokenizer and processor into `folder`; answer_formats: those that the tokenizer has words of."""
+    tokenizer = train_tokenizer(corpus(samples, answer_formats=answer_formats))
     tokenizer.chat_template = CHAT_TEMPLATE
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(tiny_config(tokenizer))
@@ -172,11 +182,14 @@ def main() -> None:
     """Entry point."""
     parser = config_parser(__doc__)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--answer-formats", nargs="+", choices=get_args(AnswerFormat), default=["span"],
+                        help="of the grounders that will be trained; the tokenizer has words of their answers")  # fmt: skip
     arguments = parser.parse_args()
     setup_logging()
     data = load_config(DataConfig, arguments.config, arguments.overrides, section="data")
-    make_tiny_backbone(load_samples(data, "train"), arguments.out, seed=arguments.seed)
+    samples, formats = load_samples(data, "train"), arguments.answer_formats
+    make_tiny_backbone(samples, arguments.out, seed=arguments.seed, answer_formats=formats)
 
 
 if __name__ == "__main__":
