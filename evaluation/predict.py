@@ -9,8 +9,10 @@ A video that cannot be read is a prediction without an answer and counts 0; star
 sample at all could be asked about, the process ends with status 3, after its report.
 """
 
+import json
 import logging
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +27,7 @@ from configs.base import ConfigError
 from configs.checkpoints import PARTIAL, write_atomically
 from configs.command_line import config_from_command_line, explained
 from configs.evaluation import EvaluationConfig
-from configs.run import quiet_environment, setup_logging, write_provenance
+from configs.run import quiet_environment, read_metrics, setup_logging, write_provenance
 from data.annotations import AnnotationError
 from data.prefetch import prefetch
 from data.types import GroundingSample
@@ -44,6 +46,8 @@ from evaluation.stale import CheckpointError, drop_stale_predictions
 logger = logging.getLogger("evaluation.predict")
 
 PREDICTIONS, WRONG_QUERY_PREDICTIONS = "predictions.jsonl", "predictions_wrong_query.jsonl"
+SPEED = "speed.jsonl"
+"""Beside them, a line for each batch that was answered: the file it is in, its samples, and the seconds that it took."""
 
 
 def main() -> None:
@@ -98,7 +102,7 @@ def predict(config: EvaluationConfig, *, labelled: bool = True) -> Predicted:
     asked = {PREDICTIONS: samples}
     if config.wrong_query:
         asked[WRONG_QUERY_PREDICTIONS] = with_wrong_queries(samples, seed=config.seed)
-    drop_stale_predictions(config, samples, names=(PREDICTIONS, WRONG_QUERY_PREDICTIONS))
+    drop_stale_predictions(config, samples, names=(PREDICTIONS, WRONG_QUERY_PREDICTIONS, SPEED))
     write_provenance(out, config)
     answered = _predict_files(config, asked)
     counts = count_failures(answered[PREDICTIONS])
@@ -144,13 +148,30 @@ def predict_all(
     """
     batches = batches_to_ask(samples, path, batch_size)
     kept = len(samples) - sum(map(len, batches))
+    started = time.perf_counter()
     with tqdm(total=len(samples), initial=kept, desc=title, unit="sample") as bar, _partial(path).open("a") as stream:
         for batch, questions in prefetch(batches, predictor.encode, depth=1):
             predictions = predictor.answer(batch, questions.result())
             stream.writelines(map(prediction_line, predictions))
             stream.flush()
             bar.update(len(predictions))
+            ended = time.perf_counter()
+            _note_speed(path, num_samples=len(batch), seconds=ended - started)
+            started = ended
     return finish(samples, path)
+
+
+def _note_speed(path: Path, *, num_samples: int, seconds: float) -> None:
+    with path.with_name(SPEED).open("a") as stream:
+        row = {"predictions": path.name, "samples": num_samples, "seconds": round(seconds, 4)}
+        stream.write(json.dumps(row) + "\n")
+
+
+def seconds_per_sample(path: Path) -> float | None:
+    """Of the batches that were answered for a predictions file, reading the videos included; None where none was noted."""
+    rows = [row for row in read_metrics(path.with_name(SPEED)) if row["predictions"] == path.name]
+    count = sum(row["samples"] for row in rows)
+    return sum(row["seconds"] for row in rows) / count if count else None
 
 
 def batches_to_ask(samples: Sequence[GroundingSample], path: Path, batch_size: int) -> list[Sequence[GroundingSample]]:

@@ -2,7 +2,7 @@
 
     {"sample_id": "v0001-0", "query": "the red circle", "text": "<time> 1.5 - 5.0 </time>", "failure": "",
      "span": [12, 40], "boxes": {"12": [3.0, 4.0, 20.0, 21.0], "16": [...]}, "boxes_in_true_span": {...},
-     "task": "stvg", "span_sec": [1.5, 5.0], "choice": null, "windows_sec": [], "trim": "off"}
+     "task": "stvg", "span_sec": [1.5, 5.0], "choice": null, "windows_sec": [], "trim": "off", "num_tokens": 16}
 
 Only `sample_id` is required: a file of another system's answers can be scored too.
 """
@@ -51,7 +51,7 @@ class Prediction:
     as it was written, neither rounded to frames nor cut at the clip's end. choice: the letter of a qa answer.
     windows_sec: several answers to a temporal sample as (start, end, score), for mAP; read from other systems' files.
     trim: what the presence of the target made of the text's interval, which is `span_sec`, in `span`
-    (model/presence_trim.py; configs/evaluation.py: `answering`).
+    (model/presence_trim.py; configs/evaluation.py: `answering`). num_tokens: that the model wrote, the end token included.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -68,6 +68,7 @@ class Prediction:
     choice: str | None = None
     windows_sec: tuple[tuple[float, float, float], ...] = ()
     trim: Literal["off", "kept", "moved", "absent"] = "off"
+    num_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
 _LINE = TypeAdapter(Prediction)

@@ -122,6 +122,12 @@ class Predictor:
 
     def _answer(self, samples: list[GroundingSample], prompts: list[EncodedPrompt]) -> list[Prediction]:
         completions = self.generate(prompts)
+        predictions = self._read(samples, prompts, completions)
+        return [replace(made, num_tokens=len(ids)) for made, ids in zip(predictions, completions, strict=True)]
+
+    def _read(
+        self, samples: list[GroundingSample], prompts: list[EncodedPrompt], completions: list[list[int]]
+    ) -> list[Prediction]:
         texts = [completion_text(self.encoder.processor, ids) for ids in completions]
         read = read_answers(samples, [prompt.clip.frame_idx_T for prompt in prompts], texts, self.encoder.style)
         if read.boxes is not None:

@@ -14,7 +14,15 @@ from configs.checkpoints import write_atomically
 from configs.command_line import config_from_command_line
 from configs.evaluation import EvaluationConfig
 from configs.run import quiet_environment, setup_logging
-from evaluation.predict import Predicted, count_failures, end_with_status, errors_explained, predict
+from evaluation.predict import (
+    PREDICTIONS,
+    Predicted,
+    count_failures,
+    end_with_status,
+    errors_explained,
+    predict,
+    seconds_per_sample,
+)
 from evaluation.predictions import Prediction
 from evaluation.report import REJECTED, listing, markdown_report
 
@@ -48,9 +56,17 @@ def evaluate(config: EvaluationConfig, predicted: Predicted) -> dict[str, Any]:
         metrics["presence_trim"] = trims
     metrics["rejected"] = [str(error) for error in predicted.rejected]
     out = Path(config.out)
+    metrics |= cost(predicted.right, seconds_per_sample(out / PREDICTIONS))
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_atomically(out / "report.md", report(metrics) + "\n")
     return metrics
+
+
+def cost(predictions: Sequence[Prediction], seconds: float | None) -> dict[str, Any]:
+    """What an answer took: tokens, on the mean of those that were asked for, and seconds, both where they are known."""
+    counts = [prediction.num_tokens for prediction in predictions if prediction.num_tokens is not None]
+    known = {"generated_tokens": sum(counts) / len(counts)} if counts else {}
+    return known if seconds is None else known | {"seconds_per_sample": round(seconds, 4)}
 
 
 def count_trims(predictions: Sequence[Prediction]) -> dict[str, int]:
@@ -113,6 +129,8 @@ def report(metrics: Mapping[str, Any]) -> str:
     parts = [markdown_table(metrics)] if "right_query" in metrics else []
     counts = ", ".join(f"{count} {reason}" for reason, count in metrics["num_failures"].items())
     parts += [f"Without an answer, counted as 0: {counts}."] if counts else []
+    if "generated_tokens" in metrics and "seconds_per_sample" in metrics:
+        parts.append("{generated_tokens:.1f} tokens and {seconds_per_sample:.3f} s for each answer.".format(**metrics))
     if "presence_trim" in metrics:
         kept, moved, absent = (metrics["presence_trim"][trim] for trim in ("kept", "moved", "absent"))
         parts.append(

@@ -41,7 +41,8 @@ class Rollout:
 @dataclass(frozen=True)
 class SamplingArgs:
     """Greedy when temperature is 0. constrained: only tokens that the grammar of written boxes allows are drawn; log-probs
-    are then those of what is allowed, which the trainer does not know: for evaluation alone."""
+    are then those of what is allowed, which the trainer does not know: for evaluation alone. exact_tokens: this many are drawn
+    whatever they are, in place of up to `max_completion_length`: for measuring time alone."""
 
     num_generations: int
     temperature: float
@@ -49,6 +50,7 @@ class SamplingArgs:
     eos_id: int
     banned_ids: tuple[int, ...]
     constrained: bool = False
+    exact_tokens: int | None = None
 
 
 def check_version() -> None:
@@ -119,7 +121,8 @@ class VllmEngine:
                 temperature=args.temperature,
                 top_p=1.0,
                 seed=seed,
-                max_tokens=args.max_completion_length + prompt.box_tokens,
+                max_tokens=args.exact_tokens or args.max_completion_length + prompt.box_tokens,
+                min_tokens=args.exact_tokens or 0,
                 logprobs=0,
                 stop_token_ids=[args.eos_id],
                 logit_bias=dict.fromkeys(args.banned_ids, -100.0),
@@ -149,10 +152,14 @@ class VllmEngine:
         if not torch.cuda.is_available() and "lm_head.weight" not in self._names:
             raise RolloutError("on CPU, vLLM 0.31 keeps a stale copy of a tied output layer: untie the embeddings")
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.forget()
+        self.version = version
+
+    def forget(self) -> None:
+        """Empty all three caches: keys and values of prompts, processed videos and what the encoder made of them."""
         self._llm.reset_prefix_cache()
         self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
-        self.version = version
 
 
 def _grammar(prompt: EncodedPrompt) -> Any:

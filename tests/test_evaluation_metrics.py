@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
+from configs.run import read_metrics
 from data.encoding import EncodedPrompt, text_ids
 from data.types import FrameSpan, GroundingSample
 from evaluation.metrics import best_constant, interval, paired_difference, score, summarize
-from evaluation.predict import predict_all, with_wrong_queries
+from evaluation.predict import SPEED, predict_all, seconds_per_sample, with_wrong_queries
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.predictor import Predictor
 from evaluation.run import markdown_table
@@ -154,6 +155,10 @@ def test_an_interrupted_prediction_goes_on(tiny: Tiny, tmp_path: Path) -> None:
     assert asked == [2, 2, 1, 1]
     assert resumed == predict_all(predictor, samples, tmp_path / "whole.jsonl", batch_size=2, title="")
     assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
+    notes = [row for row in read_metrics(tmp_path / SPEED) if row["predictions"] == "p.jsonl"]
+    assert [row["samples"] for row in notes] == [2, 2, 1]
+    assert seconds_per_sample(path) == pytest.approx(sum(row["seconds"] for row in notes) / 5)
+    assert seconds_per_sample(tmp_path / "other.jsonl") is None
 
 
 def test_batched_predictions_equal_single(tiny: Tiny) -> None:

@@ -69,6 +69,7 @@ def test_fields_of_every_task(
     assert (prediction.task, prediction.text, prediction.failure) == (task, text, failure)
     assert (prediction.span, prediction.span_sec, prediction.choice) == (span, span_sec, choice)
     assert len(prediction.boxes) == num_boxes
+    assert prediction.num_tokens == len(text_ids(tiny.processor, text))
     true = () if sample.span is None or task == "temporal" else range(sample.span.start, sample.span.end)
     assert sorted(prediction.boxes_in_true_span) == list(true)
     if task == "rec":
@@ -221,13 +222,15 @@ def test_every_task_is_in_the_report(tiny: Tiny, tmp_path: Path) -> None:
     """Two samples of each, by what a random model answers: the table of stvg, and each other task by its metrics."""
     samples = [sample for task in ("qa", "stvg", "temporal", "rec") for sample in tiny.of_task(task)[:2]]
     config = evaluation_of(tiny, samples, tmp_path, wrong_query=False)
-    metrics = evaluate(config, predict(config))
+    predicted = predict(config)
+    metrics = evaluate(config, predicted)
     assert metrics["right_query"]["n"] == metrics["constant"]["n"] == 2
+    assert metrics["generated_tokens"] == sum(p.num_tokens or 0 for p in predicted.right) / 8 > 0
     assert {task: of_task["all"]["n"] for task, of_task in metrics["other_tasks"]["tasks"].items()} == {
         "temporal": 2, "rec": 2, "qa": 2,
     }  # fmt: skip
     text = (tmp_path / "out" / "report.md").read_text()
-    assert all(part in text for part in ("| right query | 2 |", "## temporal", "## rec", "## qa"))
+    assert all(part in text for part in ("| right query | 2 |", "s for each answer", "## temporal", "## rec", "## qa"))
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
 
 
