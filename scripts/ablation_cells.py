@@ -69,12 +69,13 @@ def load_cells(configs: Path) -> dict[str, Cell]:
     path = configs / "cells.yaml"
     cells = load_config(CellTable, path).cells
     for name, cell in cells.items():
-        _check(SFTConfig, configs / "cell.yaml", cell.train, origin=f"{path}: cell {name}")
-        _check(EvaluationConfig, configs / "evaluate.yaml", cell.evaluate, origin=f"{path}: cell {name}")
+        check_changes(SFTConfig, configs / "cell.yaml", cell.train, origin=f"{path}: cell {name}")
+        check_changes(EvaluationConfig, configs / "evaluate.yaml", cell.evaluate, origin=f"{path}: cell {name}")
     return cells
 
 
-def _check(schema: type[Config], path: Path, changes: Changes, *, origin: str) -> None:
+def check_changes(schema: type[Config], path: Path, changes: Changes, *, origin: str) -> None:
+    """Raise ConfigError, with `origin`, where a change is not valid in the config at `path`, or changes nothing."""
     default = load_config(schema, path).model_dump(mode="json")
     try:
         changed = load_config(schema, path, overrides(changes)).model_dump(mode="json")

@@ -20,17 +20,16 @@ from safetensors import safe_open
 from configs.base import ConfigError
 from configs.checkpoints import write_atomically
 from configs.command_line import explained
-from configs.run import read_metrics, setup_logging
-from data.sources.jsonl import read_samples
+from configs.run import setup_logging
 from evaluation.metrics import Scores, paired_difference, score, summarize
 from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
 from evaluation.predictions import read_predictions
 from scripts.ablation_cells import DEFAULT, Cell, load_cells, trained_folder
 from scripts.ablation_figure import draw_differences
 from scripts.ablation_text import markdown
-from scripts.demo_summary import COLUMNS, HELD_OUT, run_record
+from scripts.demo_summary import COLUMNS, held_out_samples, run_record
+from scripts.seed_scores import BOOTSTRAP, by_seed, mean_scores, seed_differences, train_minutes
 
-BOOTSTRAP: dict[str, int] = {"num_resamples": 2000, "seed": 0}
 JUDGED = ("m_tIoU", "m_vIoU")
 """What a verdict is about."""
 
@@ -76,7 +75,7 @@ def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str)
     for entry in entries.values():
         entry["effects"] = effects(entry, noise)
     record = run_record(module, [out, *sorted(out.glob("cells/*/*"))]) | {
-        "num_videos": len({sample.video_path for sample in _held_out(out)}),
+        "num_videos": len({sample.video_path for sample in held_out_samples(out)}),
         "seed_std": seed_std(entries),
         "difference_std": noise,
         "missing": [name for name in cells if name not in entries],
@@ -91,14 +90,14 @@ def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str)
 
 def read_runs(cells: Mapping[str, Cell], out: Path) -> Runs:
     """The runs that have been evaluated, cells in the order of the table."""
-    samples = _held_out(out)
+    samples = held_out_samples(out)
     runs: dict[str, dict[int, CellRun]] = {}
     for name, cell in cells.items():
         for path in sorted(out.glob(f"cells/{name}/seed*/eval/metrics.json")):
             seed = int(path.parent.parent.name.removeprefix("seed"))
             right, wrong = (score(samples, read_predictions(path.parent / file)) for file in _FILES)
             trained = trained_folder(out, name, cell, seed) / "train"
-            run = CellRun(right, wrong, _grounder_parameters(trained), _minutes(trained))
+            run = CellRun(right, wrong, _grounder_parameters(trained), train_minutes(trained))
             runs.setdefault(name, {})[seed] = run
     return runs
 
@@ -106,19 +105,9 @@ def read_runs(cells: Mapping[str, Cell], out: Path) -> Runs:
 _FILES = (PREDICTIONS, WRONG_QUERY_PREDICTIONS)
 
 
-def _held_out(out: Path) -> list[Any]:
-    return [sample for sample in read_samples(out / "videos" / HELD_OUT) if sample.task == "stvg"]
-
-
 def _grounder_parameters(trained: Path) -> int:
     with safe_open(trained / "checkpoint" / "grounder.safetensors", framework="numpy") as file:
         return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-
-
-def _minutes(trained: Path) -> float:
-    """From the first logged step to the last."""
-    times = [row["time"] for row in read_metrics(trained / "metrics.jsonl")]
-    return round((times[-1] - times[0]) / 60, 2)
 
 
 def summarize_cells(cells: Mapping[str, Cell], runs: Runs) -> dict[str, Entry]:
@@ -127,7 +116,7 @@ def summarize_cells(cells: Mapping[str, Cell], runs: Runs) -> dict[str, Entry]:
     for name, of_seed in runs.items():
         shared = sorted(of_seed.keys() & runs.get(DEFAULT, {}).keys())
         if name != DEFAULT and shared:
-            entries[name]["minus_default"] = minus_default(
+            entries[name]["minus_default"] = seed_differences(
                 [of_seed[seed].right for seed in shared], [runs[DEFAULT][seed].right for seed in shared]
             )
     return entries
@@ -141,23 +130,7 @@ def _entry(cell: Cell, runs: Mapping[int, CellRun]) -> Entry:
         "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
         "values": summarize(right, **BOOTSTRAP),
         "right_minus_wrong": paired_difference(right, wrong, **BOOTSTRAP),
-        "by_seed": {column: [float(run.right.columns()[column].mean()) for run in runs.values()] for column in COLUMNS},
-    }
-
-
-def mean_scores(runs: Sequence[Scores]) -> Scores:
-    """Of each sentence the mean over seeds."""
-    parts = ([run.tiou, run.viou, run.gt_viou, run.parsed] for run in runs)
-    return Scores(*(np.mean(column, axis=0) for column in zip(*parts, strict=True)))
-
-
-def minus_default(ours: Sequence[Scores], defaults: Sequence[Scores]) -> Entry:
-    """{column: {"mean", "ci95", "by_seed"}}; both in the order of the same seeds."""
-    difference = paired_difference(mean_scores(ours), mean_scores(defaults), **BOOTSTRAP)
-    pairs = [(o.columns(), d.columns()) for o, d in zip(ours, defaults, strict=True)]
-    return {
-        column: {**difference[column], "by_seed": [float(o[column].mean() - d[column].mean()) for o, d in pairs]}
-        for column in COLUMNS
+        "by_seed": by_seed([run.right for run in runs.values()]),
     }
 
 

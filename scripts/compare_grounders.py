@@ -1,0 +1,51 @@
+"""Three ways to ground, compared: one MLLM, the same videos, samples, steps and rewards, and another grounder in each cell.
+
+    python -m scripts.compare_grounders --configs configs/grounders --out outputs/grounders --results docs/results/grounders
+
+An MLLM is taught once what a released one can do: what a sentence is about in a frame, and to write boxes. Each cell starts
+from it with a grounder and a seed: SFT, held-out answers, GRPO, held-out answers. A seed draws the grounder's weights, the
+order of samples, the annotators' errors and the rollouts. Started again after a kill, finished stages are skipped and the
+interrupted one goes on from its last checkpoint. Cells have records of their own: with `--grounders text` in one terminal
+and `--grounders bridge interleaved` in another they run side by side, once the base is there.
+"""
+
+import argparse
+from pathlib import Path
+
+from configs.command_line import explained
+from configs.run import quiet_environment, setup_logging
+from scripts.demo import run_once
+from scripts.grounder_cells import RECORD, all_stages, base_stages, latency_stage, load_grounders
+from scripts.grounders_report import publish
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=Path, default=Path("configs/grounders"), help="folder of the configs")
+    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="folder of everything that is made")
+    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every grounder")
+    parser.add_argument("--grounders", nargs="+", help="of cells.yaml, those to train now; all by default")
+    arguments = parser.parse_args()
+    setup_logging()
+    quiet_environment()
+    with explained():
+        grounders = load_grounders(arguments.configs)
+    chosen = arguments.grounders or list(grounders)
+    if unknown := [name for name in chosen if name not in grounders]:
+        parser.error(
+            f"--grounders {unknown[0]}: expected names of {arguments.configs}/cells.yaml, {', '.join(grounders)}"
+        )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for stage in [*base_stages(arguments.configs, arguments.out), latency_stage(arguments.out)]:
+        run_once(stage, arguments.out / RECORD)
+    trained = {name: grounders[name] for name in chosen}
+    for record, stage in all_stages(arguments.configs, arguments.out, trained, arguments.seeds):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        run_once(stage, record)
+    publish(grounders, arguments.out, arguments.results, module="scripts.compare_grounders")
+
+
+if __name__ == "__main__":
+    main()
