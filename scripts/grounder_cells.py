@@ -60,7 +60,7 @@ def base_stages(configs: Path, out: Path) -> list[Stage]:
         Stage("render frames", ("data.prepare",), (*config("base_states"), frames)),
         Stage("render videos", ("data.prepare",), (*config("sft"), videos)),
         Stage("tiny backbone", ("model.tiny_backbone",),
-              (*config("base_states"), "--out", f"{out}/backbone", "--answer-formats", "span", "tube", frames)),
+              (*config("base_states"), frames, "--out", f"{out}/backbone", "--answer-formats", "span", "tube")),
         Stage("base: what a sentence is about", (*TWO_RANKS, "sft.train"), (*config("base_states"), frames,
               f"run.out={out}/base_states", f"model.backbone={out}/backbone"), ONE_THREAD),
         Stage("base: written boxes", (*TWO_RANKS, "sft.train"), (*config("base_boxes"), frames,
