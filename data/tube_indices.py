@@ -50,13 +50,12 @@ def true_tube(sample: GroundingSample, frame_N: np.ndarray, span: FrameSpan) -> 
     """The tube that supervised training writes for an interval: both sequences hold the true boxes, our choice, since the paper
     describes no supervised stage. Where a frame has no annotated box, that of the nearest one is written."""
     start, end = true_indices(frame_N, span)
-    boxes = {
-        index: normalized_box(sample, _nearest_box(sample, int(frame_N[index]))) for index in range(start, end + 1)
-    }
+    boxes = {index: normalized_box(sample, nearest_box(sample, int(frame_N[index]))) for index in range(start, end + 1)}
     return TubeText(start, end, boxes, boxes)
 
 
-def _nearest_box(sample: GroundingSample, frame: int) -> BoxPx:
+def nearest_box(sample: GroundingSample, frame: int) -> BoxPx:
+    """The annotated box at a frame, or that of the nearest one that has one. Raises ValueError for a sample without any."""
     if sample.span is None or sample.boxes_xyxy_px is None:
         raise ValueError(f"sample {sample.sample_id!r} ({sample.task}) has no boxes to be written")
     boxes = {sample.span.start + offset: box for offset, box in enumerate(sample.boxes_xyxy_px) if box is not None}

@@ -23,6 +23,7 @@ from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
 from evaluation.predictions import read_predictions
 from scripts.demo_summary import held_out_samples, run_record
 from scripts.grounder_cells import STEPS, ComparedGrounder, cell_folder, load_grounders
+from scripts.grounders_ceiling import ceiling
 from scripts.grounders_figure import draw_grounders
 from scripts.grounders_text import markdown
 from scripts.seed_scores import BOOTSTRAP, by_seed, mean_scores, seed_differences, train_minutes
@@ -78,6 +79,7 @@ def publish(grounders: Mapping[str, ComparedGrounder], out: Path, results: Path,
         "steps": {step: {name: entry(seeds) for name, seeds in of_step.items()} for step, of_step in runs.items()},
         "differences": {step: differences(of_step) for step, of_step in runs.items()},
         "grpo_minus_sft": gains(runs),
+        "ceiling": ceilings(runs, out),
         "latency": json.loads(latency.read_text()) if latency.exists() else None,
     }
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +123,15 @@ def entry(runs: Mapping[int, Answered]) -> Entry:
         "generated_tokens": round(float(np.mean([run.generated_tokens for run in runs.values()])), 1),
         "seconds_per_sample": round(float(np.mean([run.seconds_per_sample for run in runs.values()])), 4),
         "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
+    }
+
+
+def ceilings(runs: Runs, out: Path) -> dict[str, Entry]:
+    """What the truth scores as each grounder writes it."""
+    samples, of_sft = held_out_samples(out), runs["sft"]
+    return {
+        name: summarize(ceiling(samples, cell_folder(out, name, min(seeds)) / "sft", name), **BOOTSTRAP)
+        for name, seeds in of_sft.items()
     }
 
 

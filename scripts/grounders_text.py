@@ -42,6 +42,8 @@ def markdown(record: Mapping[str, Any], *, picture: str) -> str:
         markdown_table(
             "grounder (seeds)", value_rows(record), [*COLUMNS, "right - wrong m_tIoU", "right - wrong m_vIoU"]
         ),
+        "The truth, written as each grounder writes it, with a decoder that is right wherever it looks:",
+        markdown_table("the most there is", {name: value_cells(row) for name, row in record["ceiling"].items()}),
         "## What an answer and a training take",
         COST,
         markdown_table("grounder", cost_rows(record), ["tokens", "seconds", "minutes"]),
