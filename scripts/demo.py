@@ -22,6 +22,7 @@ from pathlib import Path
 
 from configs.checkpoints import write_atomically
 from configs.run import ROOT, quiet_environment, setup_logging
+from model.grounders import GROUNDERS, grounder_class
 from scripts.demo_summary import HELD_OUT, provenance, publish, run_record, show, table, write_summary
 
 logger = logging.getLogger("demo")
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the backbone's weights and of every stage")
     parser.add_argument("--sft-steps", type=int, help="of each supervised stage, instead of the config's")
     parser.add_argument("--rft-steps", type=int, help="instead of the config's")
-    parser.add_argument("--grounder", default="bridge", help="a name in GROUNDERS (model/grounders.py)")
+    parser.add_argument("--grounder", choices=GROUNDERS, default="bridge", help="what the model answers with")
     parser.add_argument("--results", type=Path, help="path without ending: also write the tables and pictures there")
     arguments = parser.parse_args()
     setup_logging()
@@ -88,6 +89,8 @@ def stages(
     sft = () if sft_steps is None else (f"max_steps={sft_steps}",)
     # Later stages have that of the checkpoint that they start from.
     chosen = () if grounder == "bridge" else (f"model.grounder={grounder}",)
+    answers = grounder_class(grounder).answer_format
+    words = () if answers == "span" else ("--answer-formats", answers)
     run = f"run.seed={seed}"
     drawn = ("--annotations", f"{data}/videos/{HELD_OUT}", "--predictions", f"{out}/eval_grpo/predictions.jsonl")
 
@@ -98,7 +101,7 @@ def stages(
         Stage("render videos", ("data.prepare",), (*config("sft"), videos)),
         Stage("render frames", ("data.prepare",), (*config("sft_frames"), frames)),
         Stage("tiny backbone", ("model.tiny_backbone",),
-              (*config("sft"), "--out", f"{out}/backbone", "--seed", str(seed), videos)),
+              (*config("sft"), *words, "--out", f"{out}/backbone", "--seed", str(seed), videos)),
         Stage("SFT on single frames", (*TWO_RANKS, "sft.train"), (*config("sft_frames"), frames,
               f"run.out={out}/sft_frames", run, f"model.backbone={out}/backbone", *chosen, *sft), ONE_THREAD),
         Stage("SFT on videos", (*TWO_RANKS, "sft.train"), (*config("sft"), videos,
@@ -124,7 +127,8 @@ def grpo_stages(
     changes = () if max_steps is None else (f"max_steps={max_steps}",)
     changes += () if update is None else (f"objective.decoder_update={update}",)
     # Boxes as text: up to two for each of 8 seconds, and no decoder to train.
-    changes += ("rollout.max_model_len=1024", "objective.decoder_update=frozen") if grounder == "text" else ()
+    written = ("rollout.max_model_len=1024", "objective.decoder_update=frozen")
+    changes += written if grounder_class(grounder).writes_boxes else ()
     return [
         Stage(f"GRPO{name}", ("rft.train",), ("--config", str(configs / "rft.yaml"), videos, f"run.out={out}/rft{name}",
               f"run.seed={seed}", f"checkpoint={out}/sft/checkpoint", *changes)),

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
+from runs import run, write_config
+from tiny import GROUNDED
 
-from scripts.demo import Stage, finished, run_once
+from configs.run import ROOT
+from scripts.demo import Stage, finished, run_once, stages
 from scripts.demo_seeds import markdown, signal
 from scripts.demo_summary import publish, run_record
 
@@ -28,6 +32,75 @@ def test_a_stage_runs_once_for_a_config(tmp_path: Path) -> None:
         assert made.exists() == runs
         made.unlink(missing_ok=True)
     assert len(finished(record)) == 2
+
+
+def commands(grounder: str) -> dict[str, list[str]]:
+    """Of all stages, by their titles."""
+    demo = stages(ROOT / "configs" / "demo", Path("out"), data=Path("out"), seed=0, grounder=grounder)
+    return {stage.title: stage.command for stage in demo}
+
+
+@pytest.mark.parametrize(
+    ("grounder", "expected"),
+    [
+        ("bridge", {}),
+        ("interleaved", {"SFT on single frames": {"model.grounder=interleaved"}}),
+        (
+            "text",
+            {
+                "tiny backbone": {"--answer-formats", "tube"},
+                "SFT on single frames": {"model.grounder=text"},
+                "GRPO": {"rollout.max_model_len=1024", "objective.decoder_update=frozen"},
+            },
+        ),
+    ],
+)
+def test_what_another_grounder_changes(grounder: str, expected: dict[str, set[str]]) -> None:
+    """Words that are added to the commands of `bridge`, whose finished stages are known by them."""
+    ours, default = commands(grounder), commands("bridge")
+    assert all(set(default[title]) <= set(words) for title, words in ours.items())
+    added = {title: set(words) - set(default[title]) for title, words in ours.items()}
+    assert {title: words for title, words in added.items() if words} == expected
+
+
+SMALL = {
+    "sft_frames": {"per_device_train_batch_size": 2},
+    "sft": {"per_device_train_batch_size": 2},
+    "rft": {"prompts_per_micro_batch": 2},
+    "evaluate": {},
+}
+NUM_VIDEOS = {
+    "sft_frames": {"train": 4, "validation": 2},
+    "sft": {"train": 4, "rl": 4, "validation": 2, "heldout": 3},
+}
+
+
+def small_demo(folder: Path) -> Path:
+    """configs/demo with a few videos and a few samples a step."""
+    for name, changes in SMALL.items():
+        tree = yaml.safe_load((ROOT / "configs" / "demo" / f"{name}.yaml").read_text()) | changes
+        if name in NUM_VIDEOS:
+            tree["data"]["source"]["num_videos"] = NUM_VIDEOS[name]
+        if name == "rft":
+            tree["rollout"] |= {"prompts_per_step": 2, "num_generations": 2}
+        write_config(folder, f"{name}.yaml", tree)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grounder", GROUNDED)
+def test_the_whole_demo_of_each_grounder(grounder: str, tmp_path: Path) -> None:
+    """Two steps of each training; GRPO on Ray with vLLM; the export, loaded by itself, answers as its checkpoint."""
+    (configs := tmp_path / "configs").mkdir()
+    out = tmp_path / "out"
+    steps = ("--sft-steps", "2", "--rft-steps", "2")
+    said = run("scripts.demo", "--configs", str(small_demo(configs)), "--out", str(out), "--grounder", grounder, *steps)
+    assert "scripts.check_export: same answer" in said
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["num_videos"] == 3 and summary["grpo"]["n"] == summary["sft"]["n"] > 0
+    assert json.loads((out / "export" / "config.json").read_text())["grounder"] == grounder
+    assert len(list((out / "annotated").glob("*.mp4"))) == 3
+    assert all((out / name).stat().st_size > 1000 for name in ("contact_sheet.png", "curves.png"))
 
 
 def test_what_is_published_names_every_commit(tmp_path: Path) -> None:
