@@ -158,12 +158,17 @@ def make_tiny_backbone(
     *,
     seed: int = 0,
     answer_formats: Sequence[AnswerFormat] = ("span",),
+    width: int = 128,
+    num_layers: int = 4,
 ) -> None:
-    """Write model, tokenizer and processor into `folder`; answer_formats: those that the tokenizer has words of."""
+    """Write model, tokenizer and processor into `folder`; answer_formats: those that the tokenizer has words of.
+
+    width, num_layers: of the LLM.
+    """
     tokenizer = train_tokenizer(corpus(samples, answer_formats=answer_formats))
     tokenizer.chat_template = CHAT_TEMPLATE
     torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(tiny_config(tokenizer))
+    model = Qwen3VLForConditionalGeneration(tiny_config(tokenizer, width=width, num_layers=num_layers))
     generation: Any = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     sizes: dict[str, Any] = {"patch_size": PATCH_PX, "merge_size": MERGE, "temporal_patch_size": 2}
