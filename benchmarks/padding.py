@@ -62,13 +62,14 @@ def cases(root: str) -> dict[str, DataConfig]:
 def measure(data: DataConfig, *, root: str, steps: int, rows: int, ranks: int, accumulation: int) -> dict[str, Any]:
     """The numbers of one case: as drawn, by length."""
     folder = Path(root) / "backbone"
-    make_tiny_backbone(load_samples(data, "train"), folder)
+    samples = load_samples(data, "train")
+    make_tiny_backbone(samples, folder)
     encoder = PromptEncoder(load_processor(str(folder)), data)
     config = SFTConfig(
         run=RunConfig(out="unused"), data=data, max_steps=steps, per_device_train_batch_size=rows,
         gradient_accumulation_steps=accumulation,
     )  # fmt: skip
-    positions = training_rows(config, encoder, world_size=ranks)
+    positions = training_rows(config, samples, encoder, world_size=ranks)
     lengths = prompt_lengths(positions.samples, positions.order, encoder.budget)
     cut = {"ranks": ranks, "accumulation": accumulation}
     both = drawn(len(lengths), rows), by_length(lengths, rows=rows, **cut)

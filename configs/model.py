@@ -119,6 +119,14 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _masks_of_queries(self) -> "ModelConfig":
+        if self.grounder == "interleaved" and self.attention != "sdpa":
+            raise ValueError(
+                f"attention: grounder interleaved needs sdpa for the mask of its queries, got {self.attention}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _adapters_alone(self) -> "ModelConfig":
         if self.lora is not None and not self.freeze_vision:
             raise ValueError("lora: needs freeze_vision=true; adapters are all that a step's folder keeps of the MLLM")

@@ -13,7 +13,7 @@ from configs.model import ModelConfig
 from configs.optim import OptimConfig
 from model.attention import check_attention
 from model.backbone import freeze_vision_tower, load_mllm, load_processor, vision_tower
-from model.grounders import GROUNDERS
+from model.grounders import check_grounder
 from model.grounding_model import MLLM_FOLDER, GroundingConfig, GroundingModel
 from model.lora import add_lora, merged_state, save_adapters
 
@@ -25,9 +25,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def build_model(config: ModelConfig, data: DataConfig) -> tuple[GroundingModel, Any]:
     """A fresh grounder on the configured backbone, weights that are trained in float32, and the processor with the run's
-    pixel budget. Raises ConfigError for a grounder that there is none of."""
-    if config.grounder not in GROUNDERS:
-        raise ConfigError(f"model.grounder: expected one of {', '.join(GROUNDERS)}; got {config.grounder!r}")
+    pixel budget. Raises GrounderError for a grounder that there is none of, and for arguments that it does not take."""
+    check_grounder(config.grounder, config.grounder_args)
     check_attention(config.attention, config.dtype)
     mllm = load_mllm(config.backbone, dtype=DTYPES[config.frozen_dtype], attention=config.attention)
     processor = load_processor(config.backbone, max_pixels=data.video.max_pixels)

@@ -57,7 +57,7 @@ class Grounder(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, mllm: Any, args: Mapping[str, Any]) -> Self:
-        """A fresh grounder for the backbone; args: its section of the config. Raises TypeError for unknown ones."""
+        """A fresh grounder for the backbone; args: its section of the config, keys as checked by model/grounders.py."""
 
     @abstractmethod
     def query_embeddings(self, batch: Batch) -> Tensor:

@@ -22,7 +22,7 @@ from data.collate import QueryCount
 from model.answering import Grounding, ground
 from model.backbone import encode_vision, hidden_states, load_mllm, score_tokens, vision_token_ids
 from model.grounder import GrounderOutput
-from model.grounders import grounder_class
+from model.grounders import build_grounder
 
 GROUNDER_FILE = "grounder.safetensors"
 MLLM_FOLDER = "mllm"
@@ -62,7 +62,7 @@ class GroundingModel(PreTrainedModel):
     def __init__(self, config: GroundingConfig, mllm: Any) -> None:
         super().__init__(config)
         self.mllm = mllm
-        self.grounder = grounder_class(config.grounder).build(mllm, config.grounder_args or {})
+        self.grounder = build_grounder(config.grounder, mllm, config.grounder_args or {})
         self.banned_ids = vision_token_ids(mllm)
 
     @property

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from configs.base import ConfigError
 from configs.command_line import explained
 from configs.run import ROOT, setup_logging
+from model.grounders import locate_grounder
 
 logger = logging.getLogger("scripts.export")
 
@@ -100,12 +101,21 @@ def export(checkpoint: Path, out: Path) -> None:
     config["architectures"] = ["GroundingModel"]
     config["auto_map"] = {"AutoConfig": f"{entry}.GroundingConfig", "AutoModel": f"{entry}.GroundingModel"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for module in tqdm(sorted(needed_modules(ENTRY)), desc="export code", unit="module"):
-        target = out / f"{module.rpartition('.')[2]}.py"
+    copy_code(out, config["grounder"])
+    (out / "README.md").write_text(CARD.format(**config, **config["prompt"], **sampling_of_card(config["video"])))
+
+
+def copy_code(out: Path, grounder: str) -> None:
+    """Write the modules that a checkpoint with this grounder needs."""
+    module, cls = locate_grounder(grounder)
+    for name in tqdm(sorted(needed_modules(ENTRY, f"model{module}")), desc="export code", unit="module"):
+        target = out / f"{name.rpartition('.')[2]}.py"
         if target.exists():
             raise RuntimeError(f"two exported modules are named {target.name}")
-        target.write_text(relative_imports(_source(module)))
-    (out / "README.md").write_text(CARD.format(**config, **config["prompt"], **sampling_of_card(config["video"])))
+        target.write_text(relative_imports(_source(name)))
+    with (out / "grounders.py").open("a") as stream:
+        # transformers takes the files along that import statements name; GROUNDERS names its modules in strings.
+        stream.write(f"\nfrom {module} import {cls} as {cls}\n")
 
 
 def sampling_of_card(video: dict[str, Any]) -> dict[str, str]:
@@ -120,9 +130,9 @@ def sampling_of_card(video: dict[str, Any]) -> dict[str, str]:
     return {"choose_frames": code, "frames": frames}
 
 
-def needed_modules(entry: str) -> set[str]:
-    """The entry and every module of ours that it imports, directly or not."""
-    found, pending = set(), [entry]
+def needed_modules(*entries: str) -> set[str]:
+    """The entries and every module of ours that they import, directly or not."""
+    found, pending = set(), list(entries)
     while pending:
         module = pending.pop()
         if module not in found:
@@ -153,7 +163,7 @@ def _imports_of_ours(source: str, module: str) -> list[str]:
 def relative_imports(source: str) -> str:
     """`from data.geometry import x` -> `from .geometry import x`."""
     packages = "|".join(OURS)
-    return re.sub(rf"^from (?:{packages})\.(\w+) import", r"from .\1 import", source, flags=re.MULTILINE)
+    return re.sub(rf"^( *)from (?:{packages})\.(\w+) import", r"\1from .\2 import", source, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ from configs.cluster import RayConfig, cluster, run_ranks
 from configs.command_line import config_from_command_line, explained
 from configs.run import quiet_environment, setup_logging
 from configs.sft import RaySFTConfig, SFTConfig
-from sft.train import check_deepspeed, has_work, train
+from data.annotations import AnnotationError
+from model.grounders import GrounderError
+from sft.train import check_and_read, has_work, train
 
 
 def main() -> None:
     """Entry point."""
-    from data.annotations import AnnotationError
-
     config = config_from_command_line(RaySFTConfig, __doc__)
     setup_logging()
-    with explained(AnnotationError, CheckpointError):
+    with explained(AnnotationError, CheckpointError, GrounderError):
         launch(config.of_run(), config.ray)
 
 
@@ -33,10 +33,7 @@ def launch(config: SFTConfig, ray: RayConfig) -> None:
     """Start the ranks and wait for them; what can be wrong is looked at before anything is started."""
     if not has_work(config, num_ranks=ray.num_workers):
         return
-    from data.sources import load_samples
-
-    check_deepspeed(config)
-    load_samples(config.data, config.data.train_split)
+    check_and_read(config)
     arguments = {"config": config.model_dump(mode="json", exclude_unset=True), "cwd": os.getcwd()}
     with cluster(ray):
         run_ranks(train_rank, arguments, ray, out=config.run.out)

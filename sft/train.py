@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ from configs.command_line import config_from_command_line, explained
 from configs.data import ExposureConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
 from configs.sft import SFTConfig
+from data.annotations import AnnotationError
+from data.sources import load_samples
+from data.types import GroundingSample
+from data.video import VideoDecodeError
+from model.attention import check_attention
+from model.grounders import GrounderError, check_grounder
+from sft.errors import TooManyUnreadableError
 
 logger = logging.getLogger("sft.train")
 
@@ -35,15 +43,10 @@ ONE_RANK = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "1
 
 def main() -> None:
     """Entry point."""
-    from data.annotations import AnnotationError
-
     config = config_from_command_line(SFTConfig, __doc__, without_local_rank(sys.argv[1:]))
     quiet_environment()
     setup_logging()
-    from data.video import VideoDecodeError
-    from sft.unreadable import TooManyUnreadableError
-
-    with explained(AnnotationError, CheckpointError, TooManyUnreadableError, VideoDecodeError):
+    with explained(AnnotationError, CheckpointError, GrounderError, TooManyUnreadableError, VideoDecodeError):
         train(config)
 
 
@@ -56,16 +59,25 @@ def without_local_rank(arguments: Sequence[str]) -> list[str]:
 
 def train(config: SFTConfig) -> None:
     """Train, from the folder's last checkpoint on if it has one, and write the final model; rank 0 logs."""
-    from model.build import save_checkpoint
-
     if not has_work(config, num_ranks=int(os.environ.get("WORLD_SIZE", "1"))):
         return
+    check_attention(config.model.attention, config.model.dtype)
+    samples = check_and_read(config)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    # What ends a rank is in the frame that torchrun ends with.
+    record(_train)(config, samples)
+
+
+def _train(config: SFTConfig, samples: "SampleSplits") -> None:
+    from model.build import save_checkpoint
+
     is_main = int(os.environ.get("RANK", "0")) == 0
     store = CheckpointStore(config.run.out, config.checkpoints)
     step, resumed = store.last() or (0, None)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(Run(config.run, config, stage="sft", resume_step=step)) if is_main else None
-        trainer, processor = make_trainer(config, run, store=store, resumed=resumed)
+        trainer, processor = make_trainer(config, samples, run, store=store, resumed=resumed)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if is_main:
@@ -97,8 +109,31 @@ def _check_ranks(checkpoint: Path, num_ranks: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class SampleSplits:
+    """validation: None without validation."""
+
+    train: list[GroundingSample]
+    validation: list[GroundingSample] | None
+
+
+def check_and_read(config: SFTConfig) -> SampleSplits:
+    """What can be wrong with names and files, found before torch is imported and anything is started.
+
+    Raises AnnotationError for splits that cannot be read, ConfigError and GrounderError.
+    """
+    check_grounder(config.model.grounder, config.model.grounder_args)
+    check_deepspeed(config)
+    return SampleSplits(
+        train=load_samples(config.data, config.data.train_split),
+        validation=None
+        if config.validation.every_steps is None
+        else load_samples(config.data, config.validation.split),
+    )
+
+
 def make_trainer(
-    config: SFTConfig, run: Run | None, *, store: CheckpointStore, resumed: Path | None = None
+    config: SFTConfig, samples: SampleSplits, run: Run | None, *, store: CheckpointStore, resumed: Path | None = None
 ) -> tuple[Any, Any]:
     """The trainer and the processor; `resumed`: the checkpoint that `trainer.train` goes on from."""
     from transformers import set_seed
@@ -127,8 +162,10 @@ def make_trainer(
     trainer = GroundingSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=training_dataset(config, encoder, world_size=arguments.world_size),
-        eval_dataset=None if config.validation.every_steps is None else validation_rows(config, encoder).as_dataset(),
+        train_dataset=training_dataset(config, samples.train, encoder, world_size=arguments.world_size),
+        eval_dataset=None
+        if samples.validation is None
+        else validation_rows(config, samples.validation, encoder).as_dataset(),
         data_collator=collator,
         processing_class=processor,
         loss_weights=config.loss,
@@ -153,11 +190,11 @@ def rows_per_step(config: SFTConfig, *, world_size: int) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
 
 
-def training_dataset(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
+def training_dataset(config: SFTConfig, samples: list[GroundingSample], encoder: Any, *, world_size: int) -> Any:
     """The rows of the run; with micro_batches=by_length an item is a whole micro-batch."""
     from data.batching import balanced, prompt_lengths
 
-    rows = training_rows(config, encoder, world_size=world_size)
+    rows = training_rows(config, samples, encoder, world_size=world_size)
     if config.micro_batches == "as_drawn":
         return rows.as_dataset()
     lengths = prompt_lengths(rows.samples, rows.order, encoder.budget)
@@ -177,14 +214,12 @@ def _tell_deepspeed_of_ranks() -> None:
     deepspeed.init_distributed()
 
 
-def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
+def training_rows(config: SFTConfig, samples: list[GroundingSample], encoder: Any, *, world_size: int) -> Any:
     """Position -> row of the whole run, all ranks together."""
     from data.dataset import SupervisedRows
     from data.mixture import draw_order, sample_groups
-    from data.sources import load_samples
     from data.token_budget import report_budget
 
-    samples = load_samples(config.data, config.data.train_split)
     report_budget(samples, encoder.budget, config.data.train_split)
     per_step = rows_per_step(config, world_size=world_size)
     order = draw_order(
@@ -199,14 +234,12 @@ def training_rows(config: SFTConfig, encoder: Any, *, world_size: int) -> Any:
     )  # fmt: skip
 
 
-def validation_rows(config: SFTConfig, encoder: Any) -> Any:
+def validation_rows(config: SFTConfig, samples: list[GroundingSample], encoder: Any) -> Any:
     """A fixed draw of the validation split in the proportions of training, every answer true."""
     from data.dataset import SupervisedRows
     from data.mixture import draw_order, sample_groups
-    from data.sources import load_samples
     from data.token_budget import report_budget
 
-    samples = load_samples(config.data, config.validation.split)
     report_budget(samples, encoder.budget, config.validation.split)
     total = min(config.validation.max_samples, len(samples))
     order = draw_order(sample_groups(samples, config.data), total=total, seed=0)
@@ -220,12 +253,12 @@ def check_deepspeed(config: SFTConfig) -> None:
 
     Ranks fetch the weights of ZeRO-3 together, as modules are called, and some modules are called row by row.
     """
-    from sft.plan_memory import read_zero
-
     if config.deepspeed is None:
         return
     if not Path(config.deepspeed).is_file():
         raise ConfigError(f"deepspeed: no such file: {config.deepspeed}")
+    from sft.plan_memory import read_zero
+
     if config.micro_batches == "by_length" and read_zero(config.deepspeed).stage == 3:
         raise ConfigError(
             f"micro_batches=by_length gives ranks different numbers of rows, for which ZeRO stage 3 ({config.deepspeed}) "
@@ -235,7 +268,6 @@ def check_deepspeed(config: SFTConfig) -> None:
 
 def training_arguments(config: SFTConfig) -> Any:
     """TRL's arguments; the order of samples is ours, so nothing is shuffled again."""
-    check_deepspeed(config)
     import torch
     from trl import SFTConfig as TRLConfig
 

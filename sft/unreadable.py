@@ -9,10 +9,7 @@ from accelerate.utils import reduce
 from configs.sft import UnreadableVideosConfig
 from data.collate import Batch
 from data.unreadable import CAUSES, UNREADABLE
-
-
-class TooManyUnreadableError(RuntimeError):
-    """More rows were skipped than the config allows; the message says how many, and why."""
+from sft.errors import TooManyUnreadableError
 
 
 class UnreadableRows:

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from configs.base import load_config
 from configs.checkpoints import CheckpointStore
 from configs.sft import SFTConfig
-from sft.train import make_trainer
+from sft.train import check_and_read, make_trainer
 
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
 
@@ -39,7 +39,9 @@ def high_water_bytes() -> int:
 
 def train(config: SFTConfig) -> None:
     """The steps of a run, without its folder."""
-    trainer, _ = make_trainer(config, None, store=CheckpointStore(config.run.out, config.checkpoints))
+    trainer, _ = make_trainer(
+        config, check_and_read(config), None, store=CheckpointStore(config.run.out, config.checkpoints)
+    )
     trainer.add_callback(ForgetFirstStep())
     trainer.train()
 

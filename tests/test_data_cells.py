@@ -12,6 +12,7 @@ from configs.run import RunConfig
 from configs.sft import SFTConfig
 from data.answers import SpanSec, parse_span
 from data.collate import collate_targets
+from data.sources import load_samples
 from sft.train import training_rows
 
 
@@ -49,7 +50,7 @@ def test_imprecise_annotation_moves_the_text_alone(tiny: Tiny, error_sec: float)
         annotation_error=AnnotationErrorConfig(max_error_sec=error_sec),
         max_steps=12,
     )
-    rows = training_rows(config, tiny.encoder, world_size=1)
+    rows = training_rows(config, load_samples(config.data, "train"), tiny.encoder, world_size=1)
     samples, said = [rows.samples[i] for i in rows.order], {}
     errors = []
     for position, sample in enumerate(samples):

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from own_grounder import Mine
+from tiny import Tiny
 from torch import Tensor
 
-from configs.base import ConfigError
 from configs.data import DataConfig
 from configs.model import InterleavedConfig, ModelConfig
 from configs.sources import SyntheticSource
 from model.backbone import LLMStates, VisionFeatures
-from model.build import build_model
-from model.grounders import GROUNDERS, grounder_class
+from model.build import build_model, load_checkpoint
+from model.grounders import GROUNDERS, GrounderError, check_grounder, grounder_class
 from model.interleaved_grounder import InterleavedGrounder
 
 FAR = [100.0, 100.0]  # of tokens that no one is to read
@@ -85,19 +86,15 @@ def config(backbone: Path, **changes: Any) -> ModelConfig:
 
 def test_an_unknown_grounder_is_named(backbone: Path, source: SyntheticSource) -> None:
     expected = r"model.grounder: expected one of bridge, interleaved.*; got 'brige'"
-    with pytest.raises(ConfigError, match=expected):
+    with pytest.raises(GrounderError, match=expected):
         build_model(config(backbone, grounder="brige"), DataConfig(source=source))
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(GrounderError, match=expected):
         grounder_class("brige")
 
 
 def test_a_grounder_of_ones_own(backbone: Path, source: SyntheticSource, monkeypatch: pytest.MonkeyPatch) -> None:
     """A class, a line in the dict and `grounder_args`."""
-
-    class Mine(InterleavedGrounder):
-        pass
-
-    monkeypatch.setitem(GROUNDERS, "mine", Mine)
+    monkeypatch.setitem(GROUNDERS, "mine", "own_grounder:Mine")
     args = InterleavedConfig(max_frames=7).model_dump()
     model, _ = build_model(config(backbone, grounder="mine", grounder_args=args), DataConfig(source=source))
     assert isinstance(model.grounder, Mine) and model.grounder.queries.num_embeddings == 8
@@ -109,6 +106,34 @@ def test_arguments_belong_into_the_section(backbone: Path) -> None:
         config(backbone, grounder="interleaved", grounder_args={"max_frames": 4})
 
 
-def test_an_attention_without_masks_of_ours_is_refused(backbone: Path, source: SyntheticSource) -> None:
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (
+            {"widht": 64},
+            r"model.grounder_args.widht: unknown key; mine takes max_frames, attention, width, .*mlp_width$",
+        ),
+        ({"llm_width": 64}, r"model.grounder_args.llm_width: unknown key"),
+        ({"max_frames": 4}, r"model.grounder_args.attention: is missing; mine takes max_frames"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(
+    args: dict[str, int], expected: str, source: SyntheticSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before weights are read."""
+    monkeypatch.setitem(GROUNDERS, "mine", "own_grounder:Mine")
+    with pytest.raises(GrounderError, match=expected):
+        build_model(config(Path("no/weights"), grounder="mine", grounder_args=args), DataConfig(source=source))
+
+
+def test_a_grounder_without_arguments_says_so() -> None:
+    with pytest.raises(GrounderError, match=r"model.grounder_args.x: unknown key; text takes none"):
+        check_grounder("text", {"x": 1})
+
+
+def test_an_attention_without_masks_of_ours_is_refused(tiny_of: dict[str, Tiny], backbone: Path) -> None:
+    """In a run's config, and where a checkpoint is loaded."""
+    with pytest.raises(ValueError, match=r"attention: grounder interleaved needs sdpa .*, got eager"):
+        config(backbone, grounder="interleaved", attention="eager")
     with pytest.raises(ValueError, match=r"model.attention: grounder interleaved needs sdpa .*, got eager"):
-        build_model(config(backbone, grounder="interleaved", attention="eager"), DataConfig(source=source))
+        load_checkpoint(tiny_of["interleaved"].folder, dtype="float32", attention="eager")

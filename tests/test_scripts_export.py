@@ -16,6 +16,7 @@ from configs.run import ROOT
 from data.encoding import text_ids
 from data.types import GroundingSample
 from evaluation.predictor import Predictor, transformers_generate
+from model.grounders import GROUNDERS, locate_grounder
 from scripts.export import export, needed_modules, relative_imports
 
 
@@ -77,11 +78,16 @@ def test_only_safetensors_and_text_are_exported(exported: Path) -> None:
 
 
 def test_exported_modules_need_nothing_else_of_ours() -> None:
-    modules = needed_modules("model.grounding_model")
-    assert "data.geometry" in modules and not any(name.startswith("configs") for name in modules)
-    assert relative_imports("from data.geometry import box_iou\nimport torch\n") == (
-        "from .geometry import box_iou\nimport torch\n"
+    modules = needed_modules("model.grounding_model", *(f"model{locate_grounder(name)[0]}" for name in GROUNDERS))
+    assert {"data.geometry", "model.bridge_grounder"} < modules
+    assert not any(name.startswith("configs") for name in modules)
+    assert relative_imports("from data.geometry import box_iou\nimport torch\n    from model.grounder import X\n") == (
+        "from .geometry import box_iou\nimport torch\n    from .grounder import X\n"
     )
+
+
+def test_the_code_of_other_grounders_is_not_exported(exported: Path) -> None:
+    assert (exported / "bridge_grounder.py").is_file() and not (exported / "interleaved_grounder.py").exists()
 
 
 def test_a_folder_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from configs.model import BridgeConfig, LossConfig
 from configs.sft import SFTConfig, UnreadableVideosConfig
 from data.collate import Batch
 from data.dataset import SupervisedRows, model_inputs
+from data.sources import load_samples
 from data.types import GroundingSample
 from data.unreadable import BlankPrompt, SkippingCollator, SkippingEncoder
 from model.criterion import supervised_loss
 from model.grounding_model import GroundingModel
+from sft.errors import TooManyUnreadableError
 from sft.train import training_rows
-from sft.unreadable import TooManyUnreadableError, UnreadableRows
+from sft.unreadable import UnreadableRows
 
 
 @pytest.fixture()
@@ -120,7 +122,8 @@ def test_a_run_counts_what_it_skips(tiny: Tiny, backbone: Path, bridge_config: B
     tree = sft_config(source, backbone, bridge_config, tmp_path / "run") | {"max_steps": 2}
     tree |= {"checkpoints": {}, "validation": {}, "unreadable_videos": {"policy": "skip", "max_share": 1.0}}
     path = write_config(tmp_path, "sft.yaml", tree)
-    rows = training_rows(load_config(SFTConfig, path), tiny.encoder, world_size=1)
+    config = load_config(SFTConfig, path)
+    rows = training_rows(config, load_samples(config.data, "train"), tiny.encoder, world_size=1)
     videos = Counter(rows.samples[i].video_path for i in rows.order)
     (gone, num_gone), (broken, num_broken) = videos.most_common(2)
     Path(gone).unlink()
