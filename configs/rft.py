@@ -150,7 +150,11 @@ class RFTConfig(Config):
     validation: ValidationConfig = ValidationConfig()
     max_steps: Annotated[int, Field(ge=1)] = 200
     prompts_per_micro_batch: Annotated[int, Field(ge=1)] = 8
-    """Whole groups that go through one forward and backward."""
+    """Whole groups that go through one forward and backward, as they were drawn."""
+    max_tokens_per_micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """Instead, neighbours in length, as many as have at most so many tokens with their padding (rft/group_cuts.py says which
+    are counted). A group that has more is alone. Losses stay the same; so do the frames of supervised box losses, which are
+    still drawn `prompts_per_micro_batch` groups at a time, and whose mean is then one over the step of a rank."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     freeze_vision: bool = True
     lora: LoraConfig | None = None
@@ -223,6 +227,12 @@ class RFTConfig(Config):
 
     @model_validator(mode="after")
     def _whole_batch_at_once(self) -> "RFTConfig":
-        if self.objective.scale_rewards == "batch" and self.prompts_per_micro_batch < self.rollout.prompts_per_step:
-            raise ValueError("objective.scale_rewards=batch needs prompts_per_micro_batch >= rollout.prompts_per_step")
+        is_cut = (
+            self.prompts_per_micro_batch < self.rollout.prompts_per_step or self.max_tokens_per_micro_batch is not None
+        )
+        if self.objective.scale_rewards == "batch" and is_cut:
+            raise ValueError(
+                "objective.scale_rewards=batch needs prompts_per_micro_batch >= rollout.prompts_per_step, and no "
+                "max_tokens_per_micro_batch"
+            )
         return self

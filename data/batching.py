@@ -65,11 +65,11 @@ def cut(lengths: Sequence[int], num_parts: int) -> list[int]:
     lowest, highest = lengths[0], lengths[0] * -(-len(lengths) // num_parts)
     while lowest < highest:
         middle = (lowest + highest) // 2
-        if len(_filled(lengths, middle)) <= num_parts:
+        if len(filled(lengths, middle)) <= num_parts:
             highest = middle
         else:
             lowest = middle + 1
-    sizes = _filled(lengths, lowest)
+    sizes = filled(lengths, lowest)
     while len(sizes) < num_parts:
         dearest = max(range(len(sizes)), key=lambda i: (sizes[i] > 1, sizes[i] * lengths[sum(sizes[:i])]))
         half = sizes[dearest] // 2
@@ -77,8 +77,8 @@ def cut(lengths: Sequence[int], num_parts: int) -> list[int]:
     return sizes
 
 
-def _filled(lengths: Sequence[int], limit: int) -> list[int]:
-    """Sizes of parts that are each filled up to a cost of `limit`, which is at least lengths[0]."""
+def filled(lengths: Sequence[int], limit: int) -> list[int]:
+    """Sizes of the fewest contiguous parts of a cost of at most `limit`, which is at least lengths[0]. lengths: descending."""
     sizes, first = [], 0
     while first < len(lengths):
         sizes.append(min(limit // lengths[first], len(lengths) - first))

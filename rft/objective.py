@@ -16,6 +16,7 @@ Losses are sums divided by counts of the whole step, so that the losses of its m
 Shapes: B completions, L tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,9 @@ class StepCounts:
     max_completion_length: int
     num_drawn: int | None = None
     """Completions with those of dropped groups, which the decoder's term keeps; None: the same as num_completions."""
+    targets: Mapping[str, Tensor] | None = None
+    """What each supervised loss is a mean over (model/criterion.py: `target_counts`); None: the means of micro-batches,
+    weighed by their rows."""
 
 
 def policy_loss(

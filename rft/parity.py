@@ -31,7 +31,7 @@ def check_parity(sampler: Sampler, samples: Sequence[GroundingSample], *, versio
     if backbone not in GATED:
         return {}
     rolled = sampler.roll(version, samples[: config.prompts_per_micro_batch])
-    (batch,) = micro_batches(rolled, learner, config)
+    _, batch = next(micro_batches(rolled, learner, config))
     device = learner.accelerator.device
     with torch.no_grad():
         output = learner.unwrapped(temperature=config.rollout.temperature, **inputs_of(batch, device))

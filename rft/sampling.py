@@ -83,9 +83,10 @@ class Sampler:
 
     def signal(self, rolled: Sequence[RolledOut]) -> list[bool]:
         """Which groups have signal, by a forward without gradient: boxes count too."""
-        found: list[bool] = []
+        found: dict[int, bool] = {}
         with self.seconds.timed("signal"):
-            for batch in micro_batches(rolled, self.learner, self.config):
+            for positions, batch in micro_batches(rolled, self.learner, self.config):
                 scored, terms_PGK = rewards_without_gradient(batch, self.learner, self.rewards)
-                found += has_signal(terms_PGK, scored.names, self.config.signal_terms).tolist()
-        return found
+                signal_P = has_signal(terms_PGK, scored.names, self.config.signal_terms)
+                found |= dict(zip(positions, signal_P.tolist(), strict=True))
+        return [found[position] for position in range(len(rolled))]

@@ -40,6 +40,10 @@ class Learner:
         """The mean of a number that every rank has; every rank must call."""
         return float(self.all_ranks(torch.tensor([float(value)], device=self.accelerator.device)).mean())
 
+    def largest_over_ranks(self, value: int) -> int:
+        """The largest of a number that every rank has; every rank must call."""
+        return int(self.all_ranks(torch.tensor([value], device=self.accelerator.device)).max())
+
     def gathered_state(self) -> dict[str, torch.Tensor]:
         """All weights, on the main rank; every rank must call."""
         state: Any = self.accelerator.get_state_dict(self.model)

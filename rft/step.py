@@ -5,6 +5,7 @@ Shapes: P prompts, G completions of each, B = P * G rows, L tokens, F frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,13 @@ from torch import Tensor
 from configs.rft import ObjectiveConfig, RFTConfig
 from data.answers import Answer, ParseFailure
 from data.collate import Batch, QueryCount, collate_inputs, collate_targets
-from data.dataset import training_frames
 from data.encoding import EncodedPrompt, completion_text
 from data.geometry import box_cxcywh_to_xyxy
 from data.ragged_boxes import FAR, RaggedBoxes
 from data.tube_indices import WrittenTubes
 from data.tubes import TubeBatch, answer_frames, tube_batch
 from data.types import GroundingSample
-from data.written_answers import SPANS, AnswerStyle, read_answers, written_beside_truth
+from data.written_answers import SPANS, AnswerStyle, ReadAnswers, read_answers, written_beside_truth
 from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
@@ -66,40 +66,28 @@ def make_batch(
     prompts: Sequence[EncodedPrompt],
     groups: Sequence[Sequence[Rollout]],
     processor: object,
-    config: RFTConfig,
     *,
     num_queries: QueryCount,
     temporal_patch_size: int,
     style: AnswerStyle = SPANS,
-    rng: np.random.Generator | None = None,
+    supervised_frames: Sequence[np.ndarray] | None = None,
 ) -> RolloutBatch:
     """Parse every answer once and choose its frames. A prompt's video is encoded once for its group.
 
-    rng: draws the frames of the supervised box losses, where the config asks for them; None leaves them out.
+    supervised_frames: of each prompt, positions among its sampled frames whose boxes are supervised, beside those of answers.
     """
-    size = len(groups[0])
-    rows = [(p, rollout) for p, group in enumerate(groups) for rollout in group]
-    row_samples, row_prompts = [samples[p] for p, _ in rows], [prompts[p] for p, _ in rows]
-    texts = [completion_text(processor, rollout.completion_ids) for _, rollout in rows]
+    owner = [p for p, group in enumerate(groups) for _ in group]
+    rollouts = [rollout for group in groups for rollout in group]
+    row_samples, row_prompts = [samples[p] for p in owner], [prompts[p] for p in owner]
+    texts = [completion_text(processor, rollout.completion_ids) for rollout in rollouts]
     frame_idx = [prompt.clip.frame_idx_T for prompt in row_prompts]
     read = read_answers(row_samples, frame_idx, texts, style)
-    if read.boxes is not None:
-        asked = [np.empty(0, dtype=np.int64)] * len(rows)
-    else:
-        asked = [answer_frames(*row) for row in zip(row_samples, row_prompts, read.answers, strict=True)]
+    asked = _asked_frames(row_samples, row_prompts, read)
     frames = asked
-    if config.objective.decoder_update == "supervised" and rng is not None:
-        chosen = [training_frames(samples[p], prompts[p], config.frames, rng) for p in range(len(prompts))]
-        frames = [np.union1d(a, chosen[p]) for a, (p, _) in zip(asked, rows, strict=True)]
+    if supervised_frames is not None:
+        frames = [np.union1d(a, supervised_frames[p]) for a, p in zip(asked, owner, strict=True)]
     positions = [row.tolist() for row in frames]
-    inputs = collate_inputs(
-        prompts,
-        [rollout.completion_ids for _, rollout in rows],
-        positions,
-        vision_of_row=[p for p, _ in rows],
-        num_queries=num_queries,
-        pad_id=processor.tokenizer.pad_token_id,  # type: ignore[attr-defined]
-    )
+    inputs = _inputs(prompts, rollouts, owner, positions, processor, num_queries)
     targets = collate_targets(row_samples, row_prompts, positions, temporal_patch_size=temporal_patch_size)
     return RolloutBatch(
         samples=row_samples,
@@ -107,11 +95,38 @@ def make_batch(
         written_boxes=read.boxes,
         written=written_beside_truth(read, row_samples, frame_idx, style),
         inputs=inputs | targets,
-        old_logps_BL=_scatter_logps(inputs["score_mask"].bool(), [rollout.logps for _, rollout in rows]),
+        old_logps_BL=_scatter_logps(inputs["score_mask"].bool(), [rollout.logps for rollout in rollouts]),
         frame_idx_BF=_frame_indices(row_prompts, frames),
         valid_BF=_is_in(frames, asked),
-        truncated_B=torch.tensor([rollout.is_truncated for _, rollout in rows]),
-        num_generations=size,
+        truncated_B=torch.tensor([rollout.is_truncated for rollout in rollouts]),
+        num_generations=len(groups[0]),
+    )
+
+
+def _asked_frames(
+    samples: Sequence[GroundingSample], prompts: Sequence[EncodedPrompt], read: ReadAnswers
+) -> list[np.ndarray]:
+    """Whose boxes an answer needs from the decoder, as positions among the sampled frames; none where it has written them."""
+    if read.boxes is not None:
+        return [np.empty(0, dtype=np.int64)] * len(samples)
+    return [answer_frames(*row) for row in zip(samples, prompts, read.answers, strict=True)]
+
+
+def _inputs(
+    prompts: Sequence[EncodedPrompt],
+    rollouts: Sequence[Rollout],
+    owner: Sequence[int],
+    positions: Sequence[list[int]],
+    processor: Any,
+    num_queries: QueryCount,
+) -> Batch:
+    return collate_inputs(
+        prompts,
+        [rollout.completion_ids for rollout in rollouts],
+        positions,
+        vision_of_row=owner,
+        num_queries=num_queries,
+        pad_id=processor.tokenizer.pad_token_id,
     )
 
 
@@ -179,8 +194,7 @@ def rollout_loss(
         path = _pathwise(batch, output, rewards, running_std, counts)
         loss, metrics["loss/pathwise"] = loss + path, float(path.detach())
     elif objective.decoder_update == "supervised":
-        terms = grounding_losses(output.grounding, {k: v.to(loss.device) for k, v in batch.inputs.items()})
-        boxes = weigh(terms, config.loss) * (len(advantages_B) / (counts.num_drawn or counts.num_completions))
+        boxes = _supervised(batch, output, counts, config)
         loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
     if ref_logps_BL is not None:
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
@@ -205,6 +219,15 @@ def _trained(mask_BL: Tensor, batch: RolloutBatch, signal_P: Tensor, objective: 
     if objective.zero_variance != "keep":
         mask_BL = mask_BL & signal_P.repeat_interleave(batch.num_generations)[:, None]
     return mask_BL
+
+
+def _supervised(batch: RolloutBatch, output: GroundingOutput, counts: StepCounts, config: RFTConfig) -> Tensor:
+    """The box losses of supervised training on this micro-batch's share of the step."""
+    device = output.logps_BL.device
+    targets = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    boxes = weigh(grounding_losses(output.grounding, targets, counts.targets), config.loss)
+    share = len(batch.answers) / (counts.num_drawn or counts.num_completions)
+    return boxes if counts.targets is not None else boxes * share
 
 
 def _pathwise(

@@ -1,6 +1,6 @@
 """What a GRPO step is told by: counts, rewards within groups, lengths. Of the main rank's own completions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,17 +11,6 @@ from rft.advantages import SAME_REWARD
 from rft.objective import StepCounts
 
 Groups = Sequence[Sequence[Rollout]]
-
-
-def combine(collected: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Micro-batches of a step -> the step: losses add up, maxima are maxima, the rest are means."""
-
-    def one(name: str, values: Sequence[float]) -> float:
-        if name.startswith("loss/"):
-            return float(np.sum(values))
-        return float(np.max(values) if name.endswith("/max") else np.mean(values))
-
-    return {name: one(name, values) for name, values in collected.items()}
 
 
 def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, float]:

@@ -3,21 +3,19 @@
 prompts ─▶ rollout (vLLM, n = G) ─▶ forward ─▶ rewards ─▶ advantages, loss ─▶ update ─▶ push weights ─▶ again
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from configs.checkpoints import CheckpointStore
 from configs.rft import RFTConfig
 from configs.run import Run
 from rewards.composer import RewardBreakdown, RewardComposer
-from rewards.tasks import metrics_by_task
 from rft.advantages import RunningStd, split_by_task
 from rft.checkpointing import load_state, push_weights, save_final, save_state
-from rft.micro_batches import inputs_of, micro_batches
+from rft.micro_batches import inputs_of, micro_batches, sum_of_targets
 from rft.objective import StepCounts
 from rft.parity import check_parity
 from rft.phase_seconds import PhaseSeconds, split_forward
@@ -27,7 +25,8 @@ from rft.rollout import EngineClient
 from rft.sampling import Sampler, StepPrompts
 from rft.setup import build_learner
 from rft.step import RolloutBatch, answered_tubes, rollout_loss
-from rft.step_metrics import check_mismatch, combine, completion_metrics, step_counts
+from rft.step_metrics import check_mismatch, completion_metrics, step_counts
+from rft.step_record import StepRecord
 from rft.validation import greedy_rewards
 
 
@@ -82,36 +81,37 @@ class GRPOTrainer:
 
     def step(self, step: int, prompts: StepPrompts) -> dict[str, float]:
         """The algorithm box; the numbers are those of docs/objective.md."""
-        collected: dict[str, list[float]] = defaultdict(list)
         rolled, signal, sampling = self.sampler.step(step, prompts)  # 1: y_i ~ pi, G for each prompt; some drawn again
-        groups = [one.group for one in rolled]
-        with self.seconds.timed("wait"):  # ranks meet here
-            counts = step_counts(groups, signal, self.config, self.learner.mean_over_ranks)  # 2: N
-        scored: list[torch.Tensor] = []
-        terms: list[torch.Tensor] = []
-        for batch in micro_batches(rolled, self.learner, self.config, step=step):
-            rewards, metrics = self.accumulate(batch, counts)  # 3 to 6: R_i, advantages, both terms of L, gradient
-            if "mismatch/mean" in metrics:  # there were tokens
-                check_mismatch(metrics["mismatch/mean"], self.config.rollout.max_logprob_mismatch, step)
-            for name, value in metrics.items():
-                collected[name].append(value)
-            terms.append(rewards.terms_BK.detach())
-            total_B = rewards.total_B.detach()
-            scored.append(torch.stack([total_B, batch.task_numbers_B.to(total_B)], dim=1))
-        grad_norm = self.update()
+        record = self.accumulate(rolled, signal, step)  # 2 to 6: N, R_i, advantages, both terms of L, gradient
+        optim = self.update()
         with self.seconds.timed("wait"):
-            everyones_N2 = self.learner.all_ranks(torch.cat(scored))
+            everyones_N2 = self.learner.all_ranks(record.rewards_N2)
         self.running_std.update(split_by_task(*everyones_N2.unbind(dim=1)))  # 7: s of the next step
         self.push(version=step + 1)
-        optim = {"optim/grad_norm": grad_norm, "optim/lr": self.learner.schedule.get_last_lr()[0]}
-        by_task = self.by_task(torch.cat(terms), rolled)
-        return combine(collected) | by_task | sampling | completion_metrics(groups) | optim
+        lengths = completion_metrics([one.group for one in rolled])
+        return record.metrics(self.rewards.names) | sampling | lengths | optim
 
-    def accumulate(self, batch: RolloutBatch, counts: StepCounts) -> tuple[RewardBreakdown, dict[str, float]]:
+    def accumulate(self, rolled: Sequence[RolledOut], signal: Sequence[bool] | None, step: int) -> StepRecord:
+        """The gradient of a step, one micro-batch after another."""
+        config = self.config
+        with self.seconds.timed("wait"):  # ranks meet here
+            counts = step_counts([one.group for one in rolled], signal, config, self.learner.mean_over_ranks)  # 2: N
+        batches = micro_batches(rolled, self.learner, config, step=step)
+        if config.max_tokens_per_micro_batch is not None and config.objective.decoder_update == "supervised":
+            batches = list(batches)
+            counts = replace(counts, targets=sum_of_targets(batch for _, batch in batches))
+        record = StepRecord(config)
+        for _, batch in batches:
+            rewards, metrics = self.backward(batch, counts)  # 3 to 6
+            if "mismatch/mean" in metrics:  # there were tokens
+                check_mismatch(metrics["mismatch/mean"], config.rollout.max_logprob_mismatch, step)
+            record.add(batch, rewards, metrics)
+        return record
+
+    def backward(self, batch: RolloutBatch, counts: StepCounts) -> tuple[RewardBreakdown, dict[str, float]]:
         """Forward, rewards, loss, backward of one micro-batch."""
-        accelerator = self.learner.accelerator
         with self.seconds.timed("scoring"):
-            inputs = inputs_of(batch, accelerator.device)
+            inputs = inputs_of(batch, self.learner.accelerator.device)
             output = self.learner.model(temperature=self.config.rollout.temperature, **inputs)
         with self.seconds.timed("reference"):
             ref_logps_BL = None if self.reference is None else self.reference.logps(inputs)
@@ -120,17 +120,11 @@ class GRPOTrainer:
             std = self.running_std
             loss, metrics = rollout_loss(batch, output, rewards, std, counts, self.config, ref_logps_BL)  # 4, 5
         with self.seconds.timed("backward"):
-            accelerator.backward(loss)  # 6
+            self.learner.accelerator.backward(loss)  # 6
         return rewards, metrics
 
-    def by_task(self, terms_BK: torch.Tensor, rolled: Sequence[RolledOut]) -> dict[str, float]:
-        """What a step logs of each task's rewards, where it has several."""
-        size, earned = self.config.rollout.num_generations, self.config.rewards.terms_by_task
-        tasks = [one.sample.task for one in rolled for _ in range(size)]
-        return metrics_by_task(self.rewards.names, terms_BK, tasks, earned, size)
-
-    def update(self) -> float:
-        """One optimizer step; -> the gradient's norm before clipping."""
+    def update(self) -> dict[str, float]:
+        """One optimizer step; -> the gradient's norm before clipping, the learning rate after."""
         learner = self.learner
         with self.seconds.timed("update"):
             norm = learner.accelerator.clip_grad_norm_(learner.model.parameters(), self.config.optim.max_grad_norm)
@@ -138,7 +132,7 @@ class GRPOTrainer:
             learner.schedule.step()
             learner.optimizer.zero_grad()
         assert norm is not None
-        return float(norm)
+        return {"optim/grad_norm": float(norm), "optim/lr": learner.schedule.get_last_lr()[0]}
 
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""

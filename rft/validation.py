@@ -38,11 +38,10 @@ def greedy_rewards(
         groups = engine.generate(prompts, greedy, seeds=[0] * len(prompts), version=version)
         rolled = [RolledOut(*row) for row in zip(samples, prompts, groups, strict=True)]
         whole = config.model_copy(update={"prompts_per_micro_batch": size})
-        for batch in micro_batches(rolled, learner, whole):
+        for _, batch in micro_batches(rolled, learner, whole):
             scored, _ = rewards_without_gradient(batch, learner, rewards)
-            rows.append(
-                torch.cat([scored.total_B[:, None], scored.terms_BK, scored.total_B.new_ones(len(samples), 1)], dim=1)
-            )
+            ones_B1 = torch.ones_like(scored.total_B[:, None])
+            rows.append(torch.cat([scored.total_B[:, None], scored.terms_BK, ones_B1], dim=1))
     sums: Any = accelerator.reduce(torch.cat(rows).sum(dim=0))
     *means, _ = (sums / sums[-1]).tolist()
     return {f"validation/{name}": mean for name, mean in zip(["reward", *rewards.names], means, strict=True)}

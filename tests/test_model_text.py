@@ -134,13 +134,13 @@ def test_failures_and_other_tasks(text: Tiny) -> None:
     assert got[1].span_sec == (0.5, 1.0) and got[2].choice == "A"
 
 
-def test_grpo_scores_written_tubes(text: Tiny, rft_config: RFTConfig) -> None:
+def test_grpo_scores_written_tubes(text: Tiny) -> None:
     """The target earns 1 + 1 + 1 + 2 (STVG-o1), and a failure nothing; the text is trained by its log-probs."""
     sample = text.of_task("stvg")[0]
     ids = [text_ids(text.processor, one) for one in (target(text, sample), "what?")]
     group = [Rollout(row, [-1.0] * len(row), False, 0) for row in ids]
     batch = make_batch(
-        [sample], [text.encoder(sample)], [group], text.processor, rft_config,
+        [sample], [text.encoder(sample)], [group], text.processor,
         num_queries=0, temporal_patch_size=2, style=text.encoder.style,
     )  # fmt: skip
     output = text.model(**model_inputs(batch.inputs))

@@ -9,8 +9,8 @@ from tiny import DECODED, Tiny
 
 from configs.rft import ObjectiveConfig, RFTConfig
 from data.answers import format_answer
-from data.dataset import model_inputs
-from data.encoding import text_ids
+from data.dataset import model_inputs, training_frames
+from data.encoding import EncodedPrompt, text_ids
 from data.geometry import box_xyxy_to_cxcywh
 from data.types import GroundingSample
 from evaluation.vllm_engine import Rollout
@@ -37,9 +37,20 @@ def batch_of(
         groups.append([Rollout(row, [-2.0] * len(row), False, 0) for row in ids])
     prompts = [tiny.encoder(sample) for sample in samples]
     return make_batch(
-        samples, prompts, groups, tiny.processor, config,
-        num_queries=tiny.model.num_queries, temporal_patch_size=2, rng=np.random.default_rng(0),
+        samples, prompts, groups, tiny.processor,
+        num_queries=tiny.model.num_queries, temporal_patch_size=2,
+        supervised_frames=frames_of(samples, prompts, config),
     )  # fmt: skip
+
+
+def frames_of(
+    samples: list[GroundingSample], prompts: list[EncodedPrompt], config: RFTConfig
+) -> list[np.ndarray] | None:
+    """Of the box losses, where the objective has them."""
+    if config.objective.decoder_update != "supervised":
+        return None
+    rng = np.random.default_rng(0)
+    return [training_frames(*row, config.frames, rng) for row in zip(samples, prompts, strict=True)]
 
 
 def step(model: GroundingModel, batch: RolloutBatch, config: RFTConfig) -> tuple[torch.Tensor, dict[str, float]]:
@@ -122,10 +133,10 @@ def test_a_batch_without_any_answer_still_trains(model: GroundingModel, tiny: Ti
     sample = tiny.of_task("stvg")[0]
     ids = text_ids(tiny.processor, "no")
     groups = [[Rollout(ids, [-1.0] * len(ids), False, 0)] * 2]
+    prompts = [tiny.encoder(sample)]
     batch = make_batch(
-        [sample], [tiny.encoder(sample)], groups, tiny.processor, rft_config,
-        num_queries=tiny.model.num_queries, temporal_patch_size=2, rng=np.random.default_rng(0),
-    )  # fmt: skip
+        [sample], prompts, groups, tiny.processor, num_queries=tiny.model.num_queries, temporal_patch_size=2
+    )
     loss, metrics = step(model, batch, rft_config)
     loss.backward()
     assert metrics["reward/total"] == 0 and torch.isfinite(loss)
@@ -173,7 +184,7 @@ def test_groups_without_signal(
     def gradient(count: int, num_completions: int, changed: RFTConfig) -> torch.Tensor:
         prompts = [tiny.encoder(sample) for sample in samples[:count]]
         batch = make_batch(
-            samples[:count], prompts, groups[:count], tiny.processor, changed, num_queries=4, temporal_patch_size=2
+            samples[:count], prompts, groups[:count], tiny.processor, num_queries=4, temporal_patch_size=2
         )
         output = model(**model_inputs(batch.inputs))
         rewards = RewardComposer(changed.rewards)(answered_tubes(batch, output))
@@ -200,10 +211,10 @@ def test_the_decoder_keeps_the_groups_that_the_policy_drops(
 
     def box_loss(zero_variance: str) -> float:
         config = with_objective(rft_config, decoder_update="supervised", zero_variance=zero_variance)
-        rng = np.random.default_rng(0)
         batch = make_batch(
-            [sample] * 2, prompts, groups, tiny.processor, config, num_queries=4, temporal_patch_size=2, rng=rng
-        )
+            [sample] * 2, prompts, groups, tiny.processor, num_queries=4, temporal_patch_size=2,
+            supervised_frames=frames_of([sample] * 2, prompts, config),
+        )  # fmt: skip
         output = model(**model_inputs(batch.inputs))
         rewards = RewardComposer(config.rewards)(answered_tubes(batch, output))
         counts = step_counts(groups, [True, False], config, lambda value: value)

@@ -1,0 +1,101 @@
+"""A step of a GRPO trainer on written rollouts: what it accumulates, without an engine.
+
+    torchrun --nproc_per_node 2 tests/rft_without_engine.py CONFIG.json
+
+compares, on two ranks with groups of different lengths, a step that is cut by tokens with one that is not, and prints
+`largest_error`, `micro_batches` and `alone` (how many the rank would need by itself) of each rank.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs.checkpoints import CheckpointStore
+from configs.rft import RFTConfig
+from data.answers import format_answer
+from data.encoding import text_ids
+from data.types import GroundingSample
+from evaluation.vllm_engine import Rollout
+from rft.group_cuts import fewest_parts, tokens_of_groups
+from rft.micro_batches import micro_batches
+from rft.resampling import RolledOut
+from rft.rollout import EngineClient
+from rft.sampling import StepPrompts
+from rft.step_record import StepRecord
+from rft.trainer import GRPOTrainer
+
+NEVER_ASKED: Any = None
+
+
+def trainer_of(config: RFTConfig) -> GRPOTrainer:
+    """One whose engine is never asked."""
+    engine = EngineClient(NEVER_ASKED, timeout_sec=1.0)
+    return GRPOTrainer(config, engine, None, CheckpointStore(config.run.out, config.checkpoints), None)
+
+
+def with_fields(config: RFTConfig, **fields: object) -> RFTConfig:
+    """Validated again. The rollouts below are nobody's samples, so their log-probs may be anything."""
+    rollout = config.rollout.model_copy(update={"max_logprob_mismatch": 100.0})
+    return RFTConfig.model_validate((config.model_copy(update={"rollout": rollout} | fields)).model_dump())
+
+
+def written(trainer: GRPOTrainer, samples: Sequence[GroundingSample], lengths: Sequence[int]) -> list[RolledOut]:
+    """A group for each sample, with so many words more in its question and its longest answer."""
+    learner, size = trainer.learner, trainer.config.rollout.num_generations
+    rolled = []
+    for number, (sample, extra) in enumerate(zip(samples, lengths, strict=True)):
+        sample = replace(sample, query=sample.query + " and" * extra)
+        texts = [
+            format_answer(sample, decimals=2),
+            *(f"<time> 0.{i} - {1 + i}.{number} </time>" for i in range(1, size)),
+        ]
+        texts[-1] += " and" * extra
+        rows = [text_ids(learner.processor, text) for text in texts]
+        rolled.append(
+            RolledOut(sample, learner.encoder(sample), [Rollout(ids, [-6.0] * len(ids), False, 0) for ids in rows])
+        )
+    return rolled
+
+
+def accumulated(
+    trainer: GRPOTrainer, rolled: Sequence[RolledOut], config: RFTConfig, signal: Sequence[bool] | None = None
+) -> tuple[dict[str, Tensor], StepRecord]:
+    """Gradients by name, the mean over ranks, and the record of one step as `config` cuts it."""
+    trainer.config = config
+    trainer.learner.optimizer.zero_grad()
+    record = trainer.accumulate(rolled, signal, 0)
+    named = trainer.learner.unwrapped.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None}, record
+
+
+def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Of two gradients of the whole model, over the norm of the second."""
+    assert ours.keys() == theirs.keys()
+    norm = torch.stack([gradient.norm() for gradient in theirs.values()]).norm()
+    return float(torch.stack([(ours[name] - gradient).norm() for name, gradient in theirs.items()]).norm() / norm)
+
+
+def main() -> None:
+    """One rank: the second has the longer questions."""
+    config = RFTConfig.model_validate_json(Path(sys.argv[1]).read_text())
+    assert config.max_tokens_per_micro_batch is not None
+    trainer = trainer_of(config.model_copy(update={"max_tokens_per_micro_batch": None}))
+    samples = [sample for sample in StepPrompts(config, trainer.learner).samples if sample.task == "stvg"][:4]
+    rolled = written(trainer, samples, [[0, 0, 1, 2], [0, 40, 41, 42]][int(os.environ["RANK"])])
+    whole, _ = accumulated(trainer, rolled, trainer.config)
+    cut, _ = accumulated(trainer, rolled, config)
+    learner = trainer.learner
+    count = len(list(micro_batches(rolled, learner, config, step=0)))
+    tokens_P2 = tokens_of_groups(rolled, learner.unwrapped.num_queries, is_shared=True)
+    alone = fewest_parts(tokens_P2, config.max_tokens_per_micro_batch)
+    sys.stdout.write(f"largest_error {largest_difference(cut, whole)} micro_batches {count} alone {alone}\n")
+
+
+if __name__ == "__main__":
+    main()
