@@ -32,6 +32,7 @@ import torch
 import transformers
 
 from benchmarks.turns import median_seconds
+from configs.checkpoints import write_atomically
 from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
 from configs.run import quiet_environment
@@ -99,12 +100,15 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4, help="of the random one's LLM")
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of the MLLM")
     parser.add_argument("--size-px", type=int, default=128, help="side of the square video")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=9, help="rounds, of which medians are taken")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    parser.add_argument("--out", type=Path, help="file that gets the JSON too")
     arguments = parser.parse_args()
     quiet_environment()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(folder, arguments)
+    if arguments.out is not None:
+        write_atomically(arguments.out, json.dumps(result, indent=1) + "\n")
     sys.stdout.write(json.dumps(result) + "\n" if arguments.json else table(result))
 
 

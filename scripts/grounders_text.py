@@ -83,7 +83,7 @@ def latency(result: Mapping[str, Any] | None) -> list[str]:
     if result is None:
         return ["The latency of a tube of 20 frames was not measured."]
     return [
-        f"A tube of {result['num_frames']} frames alone (`python -m benchmarks.tube_latency`, in turn in one run): `text` takes "
+        f"A tube of {result['frames']} frames alone (`python -m benchmarks.tube_latency`, in turn in one run): `text` takes "
         f"{result['bridge_ratio']:.1f} times as long as `bridge` and {result['interleaved_ratio']:.1f} times as long as "
         "`interleaved`."
     ]
