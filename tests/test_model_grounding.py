@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import DECODED, GROUNDED, Tiny
 
-from configs.model import LossConfig
+from configs.model import InterleavedConfig, LossConfig
 from data.answers import format_answer
 from data.collate import collate_inputs, collate_targets
 from data.dataset import model_inputs
@@ -21,6 +22,7 @@ from model.backbone import encode_vision, hidden_states
 from model.build import load_checkpoint, save_checkpoint
 from model.criterion import grounding_losses, supervised_loss, weigh
 from model.grounding_model import GroundingModel, GroundingOutput
+from model.interleaved_grounder import InterleavedGrounder
 
 
 @pytest.fixture(params=GROUNDED)
@@ -220,10 +222,15 @@ def test_the_decoder_overfits_one_batch(model: GroundingModel, tiny: Tiny) -> No
     assert score(samples, predictor(samples)).viou.mean() >= 0.95
 
 
+@pytest.mark.parametrize("attention", ["free", "learned"])
 @pytest.mark.parametrize("tiny", ["interleaved"], indirect=True)
-def test_the_whole_model_overfits_one_batch(model: GroundingModel, tiny: Tiny) -> None:
+def test_the_whole_model_overfits_one_batch(
+    attention: Literal["free", "learned"], model: GroundingModel, tiny: Tiny
+) -> None:
     """Four videos, true answers given: m_vIoU >= 0.95, where the grounder reads nothing but the LLM's states."""
     torch.manual_seed(0)
+    config = InterleavedConfig(attention=attention, width=64, num_heads=4, mlp_width=64)
+    model.grounder = InterleavedGrounder.build(model.mllm, config.model_dump())
     model.train()
     samples = tiny.of_task("stvg")[:4]
     prompts = [tiny.encoder(sample) for sample in samples]
