@@ -25,6 +25,7 @@ class ComparedGrounder(Config):
     about: str
     sft: Changes = {}
     rft: Changes = {}
+    evaluate: Changes = {}
 
 
 class GrounderTable(Config):
@@ -40,7 +41,7 @@ def load_grounders(configs: Path) -> dict[str, ComparedGrounder]:
     for name, grounder in grounders.items():
         check_changes(SFTConfig, configs / "sft.yaml", grounder.sft, origin=f"{path}: {name}.sft")
         check_changes(RFTConfig, configs / "rft.yaml", grounder.rft, origin=f"{path}: {name}.rft")
-    load_config(EvaluationConfig, configs / "evaluate.yaml")
+        check_changes(EvaluationConfig, configs / "evaluate.yaml", grounder.evaluate, origin=f"{path}: {name}.evaluate")
     return grounders
 
 
@@ -82,7 +83,7 @@ def cell_stages(configs: Path, out: Path, name: str, grounder: ComparedGrounder,
     def evaluate(step: str, trained: str) -> Stage:
         where = (f"checkpoint={folder}/{trained}/checkpoint", f"out={folder}/eval_{step}")
         return Stage(f"{name}, seed {seed}: evaluate {step}", ("evaluation.run",),
-                     ("--config", str(configs / "evaluate.yaml"), videos, *where), ONE_THREAD)  # fmt: skip
+                     ("--config", str(configs / "evaluate.yaml"), videos, *where, *overrides(grounder.evaluate)), ONE_THREAD)  # fmt: skip
 
     return [
         Stage(f"{name}, seed {seed}: SFT", ("sft.train",), ("--config", str(configs / "sft.yaml"), videos, run,
