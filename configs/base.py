@@ -52,6 +52,13 @@ def load_config(
     return parse_config(schema, tree.get(section, {}), origin=f"{origin}, section {section}")
 
 
+def config_files(path: Path) -> list[Path]:
+    """A config file and all that it includes. Raises ConfigError."""
+    presets: list[str] = []
+    _with_presets(_read_yaml(path), (str(path),), presets)
+    return [path, *map(Path, presets)]
+
+
 def parse_config(schema: type[C], tree: dict[str, Any], *, origin: str) -> C:
     """Validate a nested dict; `origin` names where it came from in the error message."""
     try:

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="folder of everything that is made")
     parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every grounder")
-    parser.add_argument("--grounders", nargs="+", help="of cells.yaml, those to train now; all by default")
+    parser.add_argument("--grounders", nargs="+", help="of grounders.yaml, those to train now; all by default")
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
@@ -35,7 +35,7 @@ def main() -> None:
     chosen = arguments.grounders or list(grounders)
     if unknown := [name for name in chosen if name not in grounders]:
         parser.error(
-            f"--grounders {unknown[0]}: expected names of {arguments.configs}/cells.yaml, {', '.join(grounders)}"
+            f"--grounders {unknown[0]}: expected names of {arguments.configs}/grounders.yaml, {', '.join(grounders)}"
         )
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stage in [*base_stages(arguments.configs, arguments.out), latency_stage(arguments.out)]:

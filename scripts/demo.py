@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from configs.base import config_files
 from configs.checkpoints import write_atomically
 from configs.run import ROOT, quiet_environment, setup_logging
 from model.grounders import GROUNDERS, grounder_class
@@ -46,8 +47,9 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """What a finished stage is known by: its command and what its configs say."""
-        configs = b"".join((ROOT / word).read_bytes() for word in self.arguments if word.endswith(".yaml"))
+        """What a finished stage is known by: its command and what its configs say, with those that they include."""
+        named = [ROOT / word for word in self.arguments if word.endswith(".yaml")]
+        configs = b"".join(path.read_bytes() for config in named for path in config_files(config))
         return f"{shlex.join(self.command)}  # configs {hashlib.sha256(configs).hexdigest()[:12]}"
 
 

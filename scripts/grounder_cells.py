@@ -1,4 +1,4 @@
-"""The cells of the comparison of grounders (configs/grounders/cells.yaml), one for each grounder and seed, and their stages."""
+"""The cells of the comparison of grounders (configs/grounders/grounders.yaml), one for each grounder and seed, and their stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,14 +29,14 @@ class ComparedGrounder(Config):
 
 
 class GrounderTable(Config):
-    """cells.yaml."""
+    """grounders.yaml."""
 
     grounders: Annotated[dict[Name, ComparedGrounder], Field(min_length=2)]
 
 
 def load_grounders(configs: Path) -> dict[str, ComparedGrounder]:
     """The table of a folder of configs, all of them checked. Raises ConfigError with file, grounder and key."""
-    path = configs / "cells.yaml"
+    path = configs / "grounders.yaml"
     grounders = load_config(GrounderTable, path).grounders
     for name, grounder in grounders.items():
         check_changes(SFTConfig, configs / "sft.yaml", grounder.sft, origin=f"{path}: {name}.sft")

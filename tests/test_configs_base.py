@@ -14,6 +14,8 @@ from configs.rft import RFTConfig
 from configs.sft import SFTConfig
 from configs.sources import JsonlSource, SyntheticSource
 from scripts.ablation_cells import CellTable
+from scripts.grounder_cells import GrounderTable
+from scripts.grpo_arms import ArmTable
 
 ROOT = Path(__file__).resolve().parent.parent
 SFT_TREE = {"run": {"out": "runs/x"}, "data": {"source": {"type": "synthetic", "root": "videos"}}}
@@ -247,6 +249,8 @@ SCHEMAS: dict[str, type[Config]] = {
     "cells": CellTable,
     "cell": SFTConfig,
     "base": SFTConfig,
+    "grounders": GrounderTable,
+    "arms": ArmTable,
 }
 SHIPPED = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("**/*.yaml"))
 

@@ -34,6 +34,15 @@ def test_a_stage_runs_once_for_a_config(tmp_path: Path) -> None:
     assert len(finished(record)) == 2
 
 
+def test_an_edit_of_an_included_config_is_a_change(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("a: 1")
+    (tmp_path / "a.yaml").write_text(f"include: {tmp_path}/b.yaml")
+    stage = Stage("any", ("any",), ("--config", str(tmp_path / "a.yaml")))
+    before = stage.key
+    (tmp_path / "b.yaml").write_text("a: 2")
+    assert stage.key != before
+
+
 def commands(grounder: str) -> dict[str, list[str]]:
     """Of all stages, by their titles."""
     demo = stages(ROOT / "configs" / "demo", Path("out"), data=Path("out"), seed=0, grounder=grounder)

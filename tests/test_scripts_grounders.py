@@ -40,12 +40,12 @@ def test_a_grounder_that_cannot_run_is_refused_before_any_runs(
     """A change that changes nothing, a misspelt key, a value out of bounds: file and grounder are named."""
     for path in CONFIGS.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text())
-    table = yaml.safe_load((CONFIGS / "cells.yaml").read_text())
+    table = yaml.safe_load((CONFIGS / "grounders.yaml").read_text())
     table["grounders"]["text"] |= change
-    (tmp_path / "cells.yaml").write_text(yaml.safe_dump(table))
+    (tmp_path / "grounders.yaml").write_text(yaml.safe_dump(table))
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")) as error:
         load_grounders(tmp_path)
-    assert f"{tmp_path}/cells.yaml: text." in str(error.value)
+    assert f"{tmp_path}/grounders.yaml: text." in str(error.value)
 
 
 def test_every_stage_is_known_by_a_key_of_its_own(tmp_path: Path) -> None:
@@ -197,6 +197,6 @@ def _write_tiny_configs(folder: Path) -> None:
         if path.stem == "rft":
             config["rollout"] |= {"prompts_per_step": 2, "num_generations": 2}
             config["prompts_per_micro_batch"] = 2
-        if path.stem == "cells":
+        if path.stem == "grounders":
             config["grounders"] = {name: config["grounders"][name] for name in ("bridge", "text")}
         (folder / path.name).write_text(yaml.safe_dump(config))

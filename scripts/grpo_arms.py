@@ -1,0 +1,115 @@
+"""What goes on from one supervised checkpoint (configs/grpo_study/arms.yaml): the arms of a study of GRPO, and their stages.
+
+The first GRPO arm of a grounder sets the time. The other GRPO arms take as many steps, and supervised ones as many as fit into
+its time, by the seconds that a step took when the checkpoint was trained.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import Config, load_config
+from configs.checkpoints import write_atomically
+from configs.evaluation import EvaluationConfig
+from configs.rft import RFTConfig
+from configs.run import read_metrics
+from configs.sft import SFTConfig
+from scripts.ablation_cells import Changes, Name, check_changes, overrides
+from scripts.demo import ONE_THREAD, Stage
+from scripts.grounder_cells import cell_folder
+from scripts.seed_scores import train_minutes
+
+Kind = Literal["grpo", "supervised"]
+
+
+class Arms(Config):
+    """What goes on from a grounder's checkpoint, each with its changes of rft.yaml or sft.yaml."""
+
+    grpo: Annotated[dict[Name, Changes], Field(min_length=1)]
+    """The first one sets the time of all."""
+    supervised: dict[Name, Changes] = {}
+    evaluate: Changes = {}
+    """Of evaluate.yaml, for all arms of the grounder."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of all arms, in the order in which they run."""
+        return [*self.grpo, *self.supervised]
+
+    @model_validator(mode="after")
+    def _own_names(self) -> "Arms":
+        if both := sorted(self.grpo.keys() & self.supervised.keys()):
+            raise ValueError(f"grpo, supervised: expected different names, {both[0]} is in both")
+        return self
+
+
+class ArmTable(Config):
+    """arms.yaml."""
+
+    grounders: Annotated[dict[Name, Arms], Field(min_length=1)]
+
+
+def load_arms(configs: Path) -> dict[str, Arms]:
+    """The table of a folder of configs, all of them checked. Raises ConfigError with file, arm and key."""
+    path = configs / "arms.yaml"
+    grounders = load_config(ArmTable, path).grounders
+    for name, arms in grounders.items():
+        for arm, changes in arms.grpo.items():
+            check_changes(RFTConfig, configs / "rft.yaml", changes, origin=f"{path}: {name}.grpo.{arm}")
+        for arm, changes in arms.supervised.items():
+            check_changes(SFTConfig, configs / "sft.yaml", changes, origin=f"{path}: {name}.supervised.{arm}")
+        check_changes(EvaluationConfig, configs / "evaluate.yaml", arms.evaluate, origin=f"{path}: {name}.evaluate")
+    return grounders
+
+
+def study_folder(out: Path, grounder: str, seed: int) -> Path:
+    """Where the run folders of the arms are, and their eval_*."""
+    return out / "grpo" / grounder / f"seed{seed}"
+
+
+def arm_stages(configs: Path, out: Path, grounder: str, arms: Arms, seed: int) -> Iterator[Stage]:
+    """Train and evaluate every arm; a supervised one is made up when GRPO has run, whose time it gets."""
+    yield evaluate(configs, out, grounder, arms, seed, "checkpoint")
+    for arm, changes in arms.grpo.items():
+        yield _train(configs, out, grounder, seed, arm, "grpo", changes)
+        yield evaluate(configs, out, grounder, arms, seed, arm)
+    for arm, changes in arms.supervised.items():
+        steps = steps_in_time(out, grounder, seed, first=next(iter(arms.grpo)))
+        yield _train(configs, out, grounder, seed, arm, "supervised", changes | {"max_steps": steps})
+        yield evaluate(configs, out, grounder, arms, seed, arm)
+
+
+def _train(configs: Path, out: Path, grounder: str, seed: int, arm: str, kind: Kind, changes: Changes) -> Stage:
+    module, name = ("rft.train", "rft") if kind == "grpo" else ("sft.train", "sft")
+    start = f"checkpoint={cell_folder(out, grounder, seed)}/sft/checkpoint"
+    run = (f"run.out={study_folder(out, grounder, seed)}/{arm}", f"run.seed={seed}", f"data.source.root={out}/videos")
+    words = ("--config", str(configs / f"{name}.yaml"), *run, start, *overrides(changes))
+    return Stage(f"{grounder}, seed {seed}: {arm}", (module,), words, ONE_THREAD)
+
+
+def evaluate(configs: Path, out: Path, grounder: str, arms: Arms, seed: int, arm: str) -> Stage:
+    """Held-out answers of an arm, or of the `checkpoint` that all start from."""
+    folder = study_folder(out, grounder, seed)
+    trained = cell_folder(out, grounder, seed) / "sft" if arm == "checkpoint" else folder / arm
+    where = (f"data.source.root={out}/videos", f"checkpoint={trained}/checkpoint", f"out={folder}/eval_{arm}")
+    words = ("--config", str(configs / "evaluate.yaml"), *where, *overrides(arms.evaluate))
+    return Stage(f"{grounder}, seed {seed}: evaluate {arm}", ("evaluation.run",), words, ONE_THREAD)
+
+
+def steps_in_time(out: Path, grounder: str, seed: int, *, first: str) -> int:
+    """How many supervised steps take the time of the first GRPO arm. Found once, and noted: a run started again is the same."""
+    note = study_folder(out, grounder, seed) / "supervised_steps.json"
+    if not note.exists():
+        start, minutes = cell_folder(out, grounder, seed) / "sft", train_minutes(note.parent / first)
+        logged = [row["step"] for row in read_metrics(start / "metrics.jsonl") if "loss/total" in row]
+        minutes_per_step = train_minutes(start) / (logged[-1] - logged[0])
+        found = {
+            "minutes": minutes,
+            "minutes_per_step": minutes_per_step,
+            "steps": max(1, round(minutes / minutes_per_step)),
+        }
+        write_atomically(note, json.dumps(found, indent=1) + "\n")
+    return json.loads(note.read_text())["steps"]
