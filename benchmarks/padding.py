@@ -95,9 +95,14 @@ def measured_padding(positions: Any, batches: MicroBatches) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("steps", 100), ("rows", 4), ("ranks", 2), ("accumulation", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--json", action="store_true")
+    for name, default, meaning in (
+        ("steps", 100, "of the run"),
+        ("rows", 4, "of a micro-batch"),
+        ("ranks", 2, "that share a step"),
+        ("accumulation", 4, "micro-batches of a rank's step"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     parsed = vars(parser.parse_args(arguments))
     as_json = parsed.pop("json")
     with tempfile.TemporaryDirectory() as root:

@@ -30,8 +30,8 @@ from model.tiny_backbone import make_tiny_backbone
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--completions", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--completions", type=int, default=8, help="of the one prompt")
+    parser.add_argument("--repeats", type=int, default=10, help="timed passes; their median counts")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         once, each = build(folder, arguments.completions)

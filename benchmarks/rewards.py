@@ -35,9 +35,9 @@ FPS, SIZE_PX, GROUP = 8.0, 100, 8
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=4096)
-    parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rollouts", type=int, default=4096, help="answers in the batch")
+    parser.add_argument("--frames", type=int, default=64, help="annotated frames of each")
+    parser.add_argument("--repeats", type=int, default=5, help="timed passes; their median counts")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     arguments = parser.parse_args()
     result = measure(arguments.rollouts, arguments.frames, arguments.repeats)

@@ -171,10 +171,10 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image-px", type=int, default=704, help="side of the square images")
-    parser.add_argument("--prompts", type=int, default=2)
-    parser.add_argument("--completions", type=int, default=8)
-    parser.add_argument("--completion-tokens", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=2, help="of a step")
+    parser.add_argument("--completions", type=int, default=8, help="of each prompt")
+    parser.add_argument("--completion-tokens", type=int, default=100, help="of each completion")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps; their median counts")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

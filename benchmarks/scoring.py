@@ -23,10 +23,10 @@ import numpy as np
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=10303)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--protocol", default="canon")
-    parser.add_argument("--conditioned", action="store_true")
+    parser.add_argument("--samples", type=int, default=10303, help="number of predictions")
+    parser.add_argument("--frames", type=int, default=300, help="annotated frames of each sample")
+    parser.add_argument("--protocol", default="canon", help="of evaluation.score")
+    parser.add_argument("--conditioned", action="store_true", help="with boxes for the gt-conditioned metric")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         annotations, predictions = Path(folder) / "annotations.jsonl", Path(folder) / "predictions.jsonl"

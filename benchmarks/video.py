@@ -42,9 +42,9 @@ class Measured:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--videos", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--clips", type=int, default=200, help="clips to read")
+    parser.add_argument("--videos", type=int, default=10, help="videos that they are cut from")
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         clips = draw_clips(render(Path(name), arguments.videos), arguments.clips)

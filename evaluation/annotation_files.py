@@ -24,9 +24,14 @@ class _Asked(Config):
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """--predictions, --annotations, --source, --split and key=value."""
     parser.add_argument("--predictions", required=True, type=Path, help="see evaluation/predictions.py")
-    parser.add_argument("--annotations", required=True, type=Path)
+    parser.add_argument(
+        "--annotations",
+        required=True,
+        type=Path,
+        help="a JSONL file, a folder of data.prepare, or with --source published files",
+    )
     parser.add_argument("--source", choices=sorted(SOURCES), help="whose published files --annotations holds")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="name of the split, as the source has it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings of --source")
 
 

@@ -32,11 +32,11 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", required=True, type=Path, help="a JSONL of data/sources/jsonl.py")
-    parser.add_argument("--predictions", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--predictions", required=True, type=Path, help="predictions.jsonl of an evaluation")
+    parser.add_argument("--out", required=True, type=Path, help="picture to write")
     parser.add_argument("--count", type=int, default=6, help="samples, one row each")
     parser.add_argument("--frames", type=int, default=8, help="frames of each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of samples")
     arguments = parser.parse_args()
     setup_logging()
     samples = {sample.sample_id: sample for sample in read_samples(arguments.annotations)}

@@ -37,9 +37,9 @@ def main() -> None:
     """Entry point: one mp4 for each of the first predictions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", required=True, type=Path, help="a JSONL of data/sources/jsonl.py")
-    parser.add_argument("--predictions", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--predictions", required=True, type=Path, help="predictions.jsonl of an evaluation")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the drawn videos")
+    parser.add_argument("--count", type=int, default=1, help="videos to draw")
     arguments = parser.parse_args()
     setup_logging()
     samples = {sample.sample_id: sample for sample in read_samples(arguments.annotations)}

@@ -186,7 +186,7 @@ def make_tiny_backbone(
 def main() -> None:
     """Entry point."""
     parser = config_parser(__doc__)
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--answer-formats", nargs="+", choices=get_args(AnswerFormat), default=["span"],
                         help="of the grounders that will be trained; the tokenizer has words of their answers")  # fmt: skip

@@ -29,8 +29,8 @@ RECORD = "stages.json"
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"))
-    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"))
+    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"), help="folder of the configs")
+    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"), help="folder of the runs")
     parser.add_argument("--results", type=Path, required=True, help="path without its ending")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first one screens all cells")
     parser.add_argument("--largest", type=int, default=4, help="effects that the other seeds look at too")

@@ -55,8 +55,8 @@ Entry = dict[str, Any]
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"))
-    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"))
+    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"), help="folder of the configs")
+    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"), help="folder of the runs")
     parser.add_argument("--results", type=Path, required=True, help="path without its ending")
     arguments = parser.parse_args()
     setup_logging()

@@ -27,8 +27,8 @@ logger = logging.getLogger("scripts.check_export")
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--export", required=True, type=Path)
-    parser.add_argument("--annotations", required=True, type=Path)
+    parser.add_argument("--export", required=True, type=Path, help="folder that scripts.export wrote")
+    parser.add_argument("--annotations", required=True, type=Path, help="JSONL file that the predictions are about")
     parser.add_argument("--predictions", required=True, type=Path, help="of the exported checkpoint")
     parser.add_argument("--max-completion-length", type=int, default=32, help="as the predictions were made with")
     arguments = parser.parse_args()

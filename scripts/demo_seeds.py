@@ -42,10 +42,10 @@ SIGNALS = (
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/demo"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--configs", type=Path, default=Path("configs/demo"), help="folder of the configs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one demo each")
     parser.add_argument("--compare", type=int, nargs="*", help="seeds to compare ways of GRPO for; all by default")
-    parser.add_argument("--out", type=Path, default=Path("outputs/demo_seeds"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo_seeds"), help="folder of the runs")
     parser.add_argument("--data", type=Path, help="folder of the videos; that of the first seed's demo by default")
     parser.add_argument("--results", type=Path, required=True, help="path without its ending")
     arguments = parser.parse_args()
