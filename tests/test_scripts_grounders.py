@@ -85,14 +85,19 @@ def _write_cell(folder: Path, step: str, run_name: str, right: tuple[int, int], 
     """What a cell leaves behind after a step, as far as the report looks at it."""
     (folder / run_name / "checkpoint").mkdir(parents=True)
     (folder / run_name / "metrics.jsonl").write_text('{"step": 1, "time": 60.0}\n{"step": 2, "time": 180.0}\n')
-    (folder / f"eval_{step}").mkdir()
-    write_predictions(folder / f"eval_{step}" / "predictions.jsonl", _answers(right))
-    write_predictions(folder / f"eval_{step}" / "predictions_wrong_query.jsonl", _answers(wrong))
-    cost = {"generated_tokens": 5.0, "seconds_per_sample": 0.25}
-    (folder / f"eval_{step}" / "metrics.json").write_text(json.dumps(cost))
+    write_answers(folder / f"eval_{step}", right, wrong)
 
 
-def _write_samples(samples: list[GroundingSample], out: Path) -> None:
+def write_answers(folder: Path, right: tuple[int, int], wrong: tuple[int, int]) -> None:
+    """An evaluation's folder, as far as a report looks at it."""
+    folder.mkdir(parents=True)
+    write_predictions(folder / "predictions.jsonl", _answers(right))
+    write_predictions(folder / "predictions_wrong_query.jsonl", _answers(wrong))
+    (folder / "metrics.json").write_text(json.dumps({"generated_tokens": 5.0, "seconds_per_sample": 0.25}))
+
+
+def write_samples_of(samples: list[GroundingSample], out: Path) -> None:
+    """As the held-out samples of a study in `out`."""
     (out / "videos").mkdir(parents=True)
     write_samples(out / "videos" / "heldout.jsonl", samples)
 
@@ -100,7 +105,7 @@ def _write_samples(samples: list[GroundingSample], out: Path) -> None:
 def test_the_report_is_of_the_cells_that_are_there(tmp_path: Path) -> None:
     """The truth is frames 108 to 119. bridge answers 108 to 119 with one seed and 108 to 113 with the other, text 108 to 113
     with the first seed alone: tIoU 1, .5 and .5. After GRPO text is right. Asked the wrong sentence, all say 108 to 110."""
-    _write_samples(SAMPLES, tmp_path)
+    write_samples_of(SAMPLES, tmp_path)
     half, whole, wrong = (108, 114), (108, 120), (108, 111)
     _write_cell(tmp_path / "cells/bridge/seed0", "sft", "sft", whole, wrong)
     _write_cell(tmp_path / "cells/bridge/seed1", "sft", "sft", half, wrong)

@@ -1,0 +1,155 @@
+"""The report of a study of GRPO, from the arms that have been evaluated: tables, a figure, and what follows.
+
+python -m scripts.grpo_report --configs configs/grpo_study --out outputs/grounders --results docs/results/grpo
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from configs.base import ConfigError
+from configs.checkpoints import write_atomically
+from configs.command_line import explained
+from configs.run import read_metrics, setup_logging
+from evaluation.metrics import Scores, paired_difference, score, summarize
+from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
+from evaluation.predictions import read_predictions
+from scripts.demo_seeds import signal
+from scripts.demo_summary import held_out_samples, run_record
+from scripts.grpo_arms import Arms, load_arms, study_folder
+from scripts.grpo_figure import draw_arms
+from scripts.grpo_text import markdown
+from scripts.seed_scores import BOOTSTRAP, by_seed, mean_scores, seed_differences, train_minutes
+
+START = "checkpoint"
+"""What all arms of a grounder start from."""
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One arm with one seed. minutes, steps: of its training; 0 of the checkpoint. ends: rewards, their spread within groups
+    and the entropy in the first and the last steps of GRPO."""
+
+    right: Scores
+    wrong: Scores
+    minutes: float = 0.0
+    steps: int = 0
+    ends: Mapping[str, list[float]] | None = None
+
+
+Runs = Mapping[str, Mapping[str, Mapping[int, Answered]]]
+"""Grounder -> arm, the checkpoint first -> seed."""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=Path, default=Path("configs/grpo_study"), help="folder of the configs")
+    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="of scripts.grpo_study")
+    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
+    arguments = parser.parse_args()
+    setup_logging()
+    with explained():
+        arms = load_arms(arguments.configs)
+        publish(arms, arguments.out, arguments.results, module="scripts.grpo_report")
+
+
+def publish(grounders: Mapping[str, Arms], out: Path, results: Path, *, module: str) -> None:
+    """{results}.json, {results}.md and {results}.png. Raises ConfigError where no arm has been evaluated."""
+    runs = read_runs(grounders, out)
+    if not any(len(arms) > 1 for arms in runs.values()):
+        raise ConfigError(f"{out}: no arm has been evaluated; run scripts.grpo_study first, or give its --out")
+    record = run_record(module, [out, *sorted(out.glob("cells/*/*")), *sorted(out.glob("grpo/*/*"))]) | {
+        "num_videos": len({sample.video_path for sample in held_out_samples(out)}),
+        "arms": {name: arms.model_dump() for name, arms in grounders.items()},
+        "configs": configs_of(out, runs),
+        "grounders": {name: summarize_arms(grounders[name], arms) for name, arms in runs.items()},
+    }
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    write_atomically(results.with_suffix(".md"), markdown(record, picture=f"{results.name}.png"))
+    draw_arms(record, results.with_suffix(".png"))
+
+
+def read_runs(grounders: Mapping[str, Arms], out: Path) -> Runs:
+    """The arms that have been evaluated, in the order of the table."""
+    samples = held_out_samples(out)
+    runs: dict[str, dict[str, dict[int, Answered]]] = {name: {} for name in grounders}
+    for name, arms in grounders.items():
+        for arm in (START, *arms.names):
+            for path in sorted(out.glob(f"grpo/{name}/seed*/eval_{arm}/metrics.json")):
+                right, wrong = (score(samples, read_predictions(path.parent / file)) for file in _FILES)
+                seed = int(path.parent.parent.name.removeprefix("seed"))
+                trained = path.parent.parent / arm
+                told = {} if arm == START else what_it_took(trained)
+                runs[name].setdefault(arm, {})[seed] = Answered(right, wrong, **told)
+    return runs
+
+
+_FILES = (PREDICTIONS, WRONG_QUERY_PREDICTIONS)
+
+
+def what_it_took(trained: Path) -> dict[str, Any]:
+    """Minutes, steps, and of GRPO the signal."""
+    rows = read_metrics(trained / "metrics.jsonl")
+    is_grpo = any("reward/total" in row for row in rows)
+    return {"minutes": train_minutes(trained), "steps": rows[-1]["step"], "ends": signal(rows) if is_grpo else None}
+
+
+def configs_of(out: Path, runs: Runs) -> Entry:
+    """The resolved config of each arm's first run."""
+    return {
+        f"{name}/{arm}": yaml.safe_load((study_folder(out, name, min(seeds)) / arm / "config.yaml").read_text())
+        for name, arms in runs.items()
+        for arm, seeds in arms.items()
+        if arm != START
+    }
+
+
+def summarize_arms(arms: Arms, runs: Mapping[str, Mapping[int, Answered]]) -> Entry:
+    """Of each arm its scores and what it took; of each difference that is asked about, the paired one."""
+    return {
+        "arms": {arm: entry(seeds) for arm, seeds in runs.items()},
+        "differences": {f"{a} - {b}": _paired(runs[a], runs[b]) for a, b in compared(arms) if a in runs and b in runs},
+    }
+
+
+def compared(arms: Arms) -> Iterator[tuple[str, str]]:
+    """Each arm against the checkpoint, each GRPO arm against each supervised one, and GRPO arms with one another."""
+    yield from ((arm, START) for arm in arms.names)
+    yield from ((grpo, supervised) for grpo in arms.grpo for supervised in arms.supervised)
+    yield from pairwise(arms.grpo)
+
+
+def entry(runs: Mapping[int, Answered]) -> Entry:
+    """Means over seeds with intervals over sentences."""
+    right, wrong = mean_scores([run.right for run in runs.values()]), mean_scores([run.wrong for run in runs.values()])
+    signals = [run.ends for run in runs.values() if run.ends is not None]
+    return {
+        "seeds": list(runs),
+        "values": summarize(right, **BOOTSTRAP),
+        "by_seed": by_seed([run.right for run in runs.values()]),
+        "right_minus_wrong": paired_difference(right, wrong, **BOOTSTRAP),
+        "minutes": [run.minutes for run in runs.values()],
+        "steps": [run.steps for run in runs.values()],
+        "signal": {name: np.mean([ends[name] for ends in signals], axis=0).tolist() for name in signals[0]}
+        if signals
+        else None,
+    }
+
+
+def _paired(ours: Mapping[int, Answered], theirs: Mapping[int, Answered]) -> Entry:
+    shared = sorted(ours.keys() & theirs.keys())
+    return seed_differences([ours[seed].right for seed in shared], [theirs[seed].right for seed in shared])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Is GRPO worth its time? From one supervised checkpoint, on one set of videos: GRPO, and more supervised training as long.
+
+    python -m scripts.grpo_study --configs configs/grpo_study --out outputs/grounders --results docs/results/grpo
+
+The checkpoints are those of scripts.compare_grounders in the same folder (made first where they are not there). Each arm of
+arms.yaml goes on from them, for every grounder and seed, and is asked about the held-out videos. Started again after a kill,
+finished stages are skipped and the interrupted one goes on. `--grounders text` in one terminal and `--grounders bridge` in
+another run side by side.
+"""
+
+import argparse
+from pathlib import Path
+
+from configs.command_line import explained
+from configs.run import quiet_environment, setup_logging
+from scripts.demo import run_once
+from scripts.grounder_cells import RECORD, base_stages, cell_folder, cell_stages, load_grounders
+from scripts.grpo_arms import Arms, arm_stages, load_arms, study_folder
+from scripts.grpo_report import publish
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=Path, default=Path("configs/grpo_study"), help="folder of the configs")
+    parser.add_argument("--base", type=Path, default=Path("configs/grounders"), help="configs of the checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="of scripts.compare_grounders")
+    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every grounder")
+    parser.add_argument("--grounders", nargs="+", help="of arms.yaml, those to train now; all by default")
+    arguments = parser.parse_args()
+    setup_logging()
+    quiet_environment()
+    with explained():
+        arms = load_arms(arguments.configs)
+        load_grounders(arguments.base)
+    chosen = arguments.grounders or list(arms)
+    if unknown := [name for name in chosen if name not in arms]:
+        parser.error(f"--grounders {unknown[0]}: expected names of {arguments.configs}/arms.yaml, {', '.join(arms)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for stage in base_stages(arguments.base, arguments.out):
+        run_once(stage, arguments.out / RECORD)
+    for seed in arguments.seeds:
+        for name in chosen:
+            run_arms(arguments.configs, arguments.base, arguments.out, name, arms[name], seed)
+    publish(arms, arguments.out, arguments.results, module="scripts.grpo_study")
+
+
+def run_arms(configs: Path, base: Path, out: Path, name: str, arms: Arms, seed: int) -> None:
+    """The supervised checkpoint of a grounder and a seed, where it is not there, and what goes on from it."""
+    checkpoint, *_ = cell_stages(base, out, name, load_grounders(base)[name], seed)
+    for folder in (cell_folder(out, name, seed), study_folder(out, name, seed)):
+        folder.mkdir(parents=True, exist_ok=True)
+    run_once(checkpoint, cell_folder(out, name, seed) / RECORD)
+    for stage in arm_stages(configs, out, name, arms, seed):
+        run_once(stage, study_folder(out, name, seed) / RECORD)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The study of GRPO: its arms and their stages, equal time, and what the report says of arms that are there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_scripts_grounders import SAMPLES, write_answers, write_samples_of
+
+from configs.base import ConfigError
+from scripts.grpo_arms import Arms, arm_stages, load_arms, steps_in_time
+from scripts.grpo_figure import draw_arms
+from scripts.grpo_report import compared, read_runs, summarize_arms
+from scripts.grpo_text import markdown
+
+CONFIGS = Path("configs/grpo_study")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grpo": {}}, "grpo"),
+        ({"grpo": {"frozen": {"objective.decoder_update": "pathwise"}}}, "text.grpo.frozen: objective.decoder_update"),
+        ({"supervised": {"frozen": {"max_steps": 3}}}, "frozen is in both"),
+        ({"supervised": {"sft": {"annotation_error.max_error": 0}}}, "max_error_sec"),
+    ],
+)
+def test_an_arm_that_cannot_run_is_refused_before_any_runs(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    for path in CONFIGS.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    table = yaml.safe_load((CONFIGS / "arms.yaml").read_text())
+    table["grounders"]["text"] |= change
+    (tmp_path / "arms.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")) as error:
+        load_arms(tmp_path)
+    assert "arms.yaml" in str(error.value)
+
+
+def _write_metrics(folder: Path, seconds: list[float]) -> None:
+    """A run that logged a step each ten, at these times."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"step": 10 * (i + 1), "time": time, "loss/total": 1.0, "reward/total": 0.5} for i, time in enumerate(seconds)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_supervised_arms_get_the_time_of_grpo(tmp_path: Path) -> None:
+    """GRPO took 120 s. The checkpoint's training took 30 s from its step 10 to its step 30: 1.5 s a step, so 80 steps.
+
+    What was found once stays, also where the run that it came from has gone on since.
+    """
+    _write_metrics(tmp_path / "cells" / "bridge" / "seed1" / "sft", [0, 15, 30])
+    first = tmp_path / "grpo" / "bridge" / "seed1" / "pathwise"
+    _write_metrics(first, [100, 160, 220])
+    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise") == 80
+    (first / "metrics.jsonl").unlink()
+    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise") == 80
+
+
+def test_all_arms_start_from_one_checkpoint(tmp_path: Path) -> None:
+    """That of the comparison's cell; each has a folder and a key of its own, and supervised ones come after GRPO."""
+    arms = load_arms(CONFIGS)["bridge"]
+    _write_metrics(tmp_path / "cells" / "bridge" / "seed1" / "sft", [0, 15, 30])
+    _write_metrics(tmp_path / "grpo" / "bridge" / "seed1" / "pathwise", [100, 160])
+    stages = list(arm_stages(CONFIGS, tmp_path, "bridge", arms, 1))
+    trained = [stage for stage in stages if stage.module != ("evaluation.run",)]
+    assert [stage.module[0] for stage in trained] == ["rft.train"] * 3 + ["sft.train"] * 2
+    start = f"checkpoint={tmp_path}/cells/bridge/seed1/sft/checkpoint"
+    assert all(start in stage.arguments for stage in [stages[0], *trained])
+    assert len({stage.key for stage in stages}) == len(stages) == 1 + 2 * 5
+    assert "max_steps=40" in trained[-1].arguments
+
+
+ARMS = Arms(grpo={"pathwise": {}, "frozen": {"max_steps": 3}}, supervised={"sft": {}})
+
+
+def test_the_differences_that_are_asked_about() -> None:
+    assert list(compared(ARMS)) == [
+        ("pathwise", "checkpoint"), ("frozen", "checkpoint"), ("sft", "checkpoint"),
+        ("pathwise", "sft"), ("frozen", "sft"), ("pathwise", "frozen"),
+    ]  # fmt: skip
+
+
+def test_the_report_is_of_the_arms_that_are_there(tmp_path: Path) -> None:
+    """The truth is frames 108 to 119: the checkpoint answers half of it (tIoU .5), GRPO all of it, SFT three quarters."""
+    write_samples_of(SAMPLES, tmp_path)
+    folder = tmp_path / "grpo" / "bridge" / "seed0"
+    for arm, span in (("checkpoint", (108, 114)), ("pathwise", (108, 120)), ("sft", (108, 117))):
+        write_answers(folder / f"eval_{arm}", span, wrong=(108, 111))
+        if arm != "checkpoint":
+            _write_metrics(folder / arm, [0, 60])
+    runs = read_runs({"bridge": ARMS}, tmp_path)
+    summary = summarize_arms(ARMS, runs["bridge"])
+    assert list(summary["arms"]) == ["checkpoint", "pathwise", "sft"]
+    differences = {title: row["m_tIoU"]["mean"] for title, row in summary["differences"].items()}
+    assert differences == pytest.approx(
+        {"pathwise - checkpoint": 0.5, "sft - checkpoint": 0.25, "pathwise - sft": 0.25}
+    )
+    assert (summary["arms"]["sft"]["minutes"], summary["arms"]["sft"]["steps"]) == ([1.0], [20])
+    assert summary["arms"]["pathwise"]["signal"]["reward/total"] == [0.5, 0.5]
+    for arm in summary["arms"].values():
+        arm["signal"] = None
+    record = {
+        "command": "python -m this", "hardware": "1 CPU core", "packages": {"torch": "2.13.0"}, "commits": ["abc"],
+        "num_videos": 1, "arms": {"bridge": ARMS.model_dump()}, "grounders": {"bridge": json.loads(json.dumps(summary))},
+    }  # fmt: skip
+    text = markdown(record, picture="a.png")
+    assert "| pathwise - checkpoint | +0.500 [+0.500, +0.500] |" in text and "m_tIoU higher" in text
+    assert "| sft (1) | 0.750 [0.750, 0.750] |" in text and "2 sentences about 1 held-out videos" in text
+    draw_arms(record, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
