@@ -8,7 +8,6 @@ and the largest effects. A seed draws the grounder's weights, the order of sampl
 Started again after a kill, finished stages are skipped and the interrupted one goes on from its last checkpoint.
 """
 
-import argparse
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from configs.run import quiet_environment, setup_logging
 from scripts.ablation_cells import DEFAULT, Cell, cell_folder, is_trained, load_cells, overrides, trained_folder
 from scripts.ablation_report import publish, read_runs, summarize_cells
 from scripts.demo import ONE_THREAD, Stage, run_once
+from scripts.reports import study_parser
 
 logger = logging.getLogger("ablate")
 
@@ -28,10 +28,7 @@ RECORD = "stages.json"
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"), help="folder of the configs")
-    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, required=True, help="path without its ending")
+    parser = study_parser(__doc__, configs="configs/ablation", out="outputs/ablation")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first one screens all cells")
     parser.add_argument("--largest", type=int, default=4, help="effects that the other seeds look at too")
     arguments = parser.parse_args()

@@ -6,8 +6,6 @@ A difference to the default is paired by sentence, and its bootstrap interval is
 sentence's scores are averaged first; how far the seeds differ is shown beside it, and decides too (`effects`).
 """
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +16,15 @@ import yaml
 from safetensors import safe_open
 
 from configs.base import ConfigError
-from configs.checkpoints import write_atomically
 from configs.command_line import explained
 from configs.run import setup_logging
-from evaluation.metrics import Scores, paired_difference, score, summarize
-from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
-from evaluation.predictions import read_predictions
+from evaluation.metrics import Scores
 from scripts.ablation_cells import DEFAULT, Cell, load_cells, trained_folder
 from scripts.ablation_figure import draw_differences
 from scripts.ablation_text import markdown
 from scripts.demo_summary import COLUMNS, held_out_samples, run_record
-from scripts.seed_scores import BOOTSTRAP, by_seed, mean_scores, seed_differences, train_minutes
+from scripts.reports import study_parser, write_report
+from scripts.seed_scores import right_and_wrong, seed_of, shared_seed_differences, summarize_seeds, train_minutes
 
 JUDGED = ("m_tIoU", "m_vIoU")
 """What a verdict is about."""
@@ -54,11 +50,7 @@ Entry = dict[str, Any]
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"), help="folder of the configs")
-    parser.add_argument("--out", type=Path, default=Path("outputs/ablation"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, required=True, help="path without its ending")
-    arguments = parser.parse_args()
+    arguments = study_parser(__doc__, configs="configs/ablation", out="outputs/ablation").parse_args()
     setup_logging()
     with explained():
         cells = load_cells(arguments.configs)
@@ -82,10 +74,7 @@ def publish(cells: Mapping[str, Cell], out: Path, results: Path, *, module: str)
         "default_config": yaml.safe_load(configs[0].read_text()),
         "cells": entries,
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_atomically(results.with_suffix(".md"), markdown(record, picture=f"{results.name}.png"))
-    draw_differences(entries, results.with_suffix(".png"))
+    write_report(results, record, markdown, lambda record, path: draw_differences(record["cells"], path))
 
 
 def read_runs(cells: Mapping[str, Cell], out: Path) -> Runs:
@@ -94,15 +83,12 @@ def read_runs(cells: Mapping[str, Cell], out: Path) -> Runs:
     runs: dict[str, dict[int, CellRun]] = {}
     for name, cell in cells.items():
         for path in sorted(out.glob(f"cells/{name}/seed*/eval/metrics.json")):
-            seed = int(path.parent.parent.name.removeprefix("seed"))
-            right, wrong = (score(samples, read_predictions(path.parent / file)) for file in _FILES)
+            seed = seed_of(path.parent.parent)
+            right, wrong = right_and_wrong(samples, path.parent)
             trained = trained_folder(out, name, cell, seed) / "train"
             run = CellRun(right, wrong, _grounder_parameters(trained), train_minutes(trained))
             runs.setdefault(name, {})[seed] = run
     return runs
-
-
-_FILES = (PREDICTIONS, WRONG_QUERY_PREDICTIONS)
 
 
 def _grounder_parameters(trained: Path) -> int:
@@ -114,24 +100,23 @@ def summarize_cells(cells: Mapping[str, Cell], runs: Runs) -> dict[str, Entry]:
     """Of each cell that has runs: its changes, values, right - wrong, and the paired difference to the default."""
     entries = {name: _entry(cells[name], of_seed) for name, of_seed in runs.items()}
     for name, of_seed in runs.items():
-        shared = sorted(of_seed.keys() & runs.get(DEFAULT, {}).keys())
-        if name != DEFAULT and shared:
-            entries[name]["minus_default"] = seed_differences(
-                [of_seed[seed].right for seed in shared], [runs[DEFAULT][seed].right for seed in shared]
-            )
+        default = runs.get(DEFAULT, {})
+        if name != DEFAULT and of_seed.keys() & default.keys():
+            entries[name]["minus_default"] = shared_seed_differences(_right(of_seed), _right(default))
     return entries
 
 
 def _entry(cell: Cell, runs: Mapping[int, CellRun]) -> Entry:
-    right, wrong = mean_scores([r.right for r in runs.values()]), mean_scores([r.wrong for r in runs.values()])
     return cell.model_dump() | {
         "seeds": list(runs),
         "parameters": next(iter(runs.values())).parameters,
         "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
-        "values": summarize(right, **BOOTSTRAP),
-        "right_minus_wrong": paired_difference(right, wrong, **BOOTSTRAP),
-        "by_seed": by_seed([run.right for run in runs.values()]),
+        **summarize_seeds([run.right for run in runs.values()], [run.wrong for run in runs.values()]),
     }
+
+
+def _right(runs: Mapping[int, CellRun]) -> dict[int, Scores]:
+    return {seed: run.right for seed, run in runs.items()}
 
 
 def seed_std(entries: Mapping[str, Entry]) -> dict[str, float] | None:

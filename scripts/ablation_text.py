@@ -17,8 +17,8 @@ its mean over k seeds is more than 2 / sqrt(k) times the standard deviation of s
 {count} cells, one or two may still be chance."""
 
 
-def markdown(record: Mapping[str, Any], *, picture: str) -> str:
-    """record: as it is in the .json."""
+def markdown(record: Mapping[str, Any], picture: str) -> str:
+    """record: as it is in the .json; picture: the name of the figure beside."""
     cells = record["cells"]
     values = {f"{name} ({len(entry['seeds'])})": _value_row(entry) for name, entry in cells.items()}
     columns = [*COLUMNS[:3], "right - wrong m_tIoU", "right - wrong m_vIoU", "grounder parameters", "train minutes"]

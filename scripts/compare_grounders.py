@@ -9,34 +9,24 @@ interrupted one goes on from its last checkpoint. Cells have records of their ow
 and `--grounders bridge interleaved` in another they run side by side, once the base is there.
 """
 
-import argparse
-from pathlib import Path
-
 from configs.command_line import explained
 from configs.run import quiet_environment, setup_logging
 from scripts.demo import run_once
 from scripts.grounder_cells import RECORD, all_stages, base_stages, latency_stage, load_grounders
 from scripts.grounders_report import publish
+from scripts.reports import add_grounders, chosen_grounders, study_parser
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/grounders"), help="folder of the configs")
-    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="folder of everything that is made")
-    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every grounder")
-    parser.add_argument("--grounders", nargs="+", help="of grounders.yaml, those to train now; all by default")
+    parser = study_parser(__doc__, configs="configs/grounders", out="outputs/grounders")
+    add_grounders(parser)
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
     with explained():
         grounders = load_grounders(arguments.configs)
-    chosen = arguments.grounders or list(grounders)
-    if unknown := [name for name in chosen if name not in grounders]:
-        parser.error(
-            f"--grounders {unknown[0]}: expected names of {arguments.configs}/grounders.yaml, {', '.join(grounders)}"
-        )
+    chosen = chosen_grounders(parser, arguments.grounders, grounders)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stage in [*base_stages(arguments.configs, arguments.out), latency_stage(arguments.out)]:
         run_once(stage, arguments.out / RECORD)

@@ -3,7 +3,6 @@
 python -m scripts.grounders_report --configs configs/grounders --out outputs/grounders --results docs/results/grounders
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,18 +14,23 @@ import numpy as np
 import yaml
 
 from configs.base import ConfigError
-from configs.checkpoints import write_atomically
 from configs.command_line import explained
 from configs.run import setup_logging
-from evaluation.metrics import Scores, paired_difference, score, summarize
-from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
-from evaluation.predictions import read_predictions
+from evaluation.metrics import Scores, summarize
 from scripts.demo_summary import held_out_samples, run_record
 from scripts.grounder_cells import STEPS, ComparedGrounder, cell_folder, load_grounders
 from scripts.grounders_ceiling import ceiling
 from scripts.grounders_figure import draw_grounders
 from scripts.grounders_text import markdown
-from scripts.seed_scores import BOOTSTRAP, by_seed, mean_scores, seed_differences, train_minutes
+from scripts.reports import study_parser, write_report
+from scripts.seed_scores import (
+    BOOTSTRAP,
+    right_and_wrong,
+    seed_of,
+    shared_seed_differences,
+    summarize_seeds,
+    train_minutes,
+)
 
 TRAINED = {"sft": "sft", "grpo": "rft"}
 """Run folder that a step's answers come from."""
@@ -53,11 +57,7 @@ Entry = dict[str, Any]
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/grounders"), help="folder of the configs")
-    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="of scripts.compare_grounders")
-    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
-    arguments = parser.parse_args()
+    arguments = study_parser(__doc__, configs="configs/grounders", out="outputs/grounders").parse_args()
     setup_logging()
     with explained():
         grounders = load_grounders(arguments.configs)
@@ -82,10 +82,7 @@ def publish(grounders: Mapping[str, ComparedGrounder], out: Path, results: Path,
         "ceiling": ceilings(runs, out),
         "latency": json.loads(latency.read_text()) if latency.exists() else None,
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_atomically(results.with_suffix(".md"), markdown(record, picture=f"{results.name}.png"))
-    draw_grounders(record, results.with_suffix(".png"))
+    write_report(results, record, markdown, draw_grounders)
 
 
 def trained(folder: Path) -> list[str]:
@@ -101,25 +98,21 @@ def read_runs(grounders: Mapping[str, ComparedGrounder], out: Path) -> Runs:
         for name in grounders:
             for path in sorted(out.glob(f"cells/{name}/seed*/eval_{step}/metrics.json")):
                 cell = path.parent.parent
-                right, wrong = (score(samples, read_predictions(path.parent / file)) for file in _FILES)
                 cost = json.loads(path.read_text())
-                run = Answered(right, wrong, cost["generated_tokens"], cost["seconds_per_sample"],
-                               train_minutes(cell / TRAINED[step]))  # fmt: skip
-                runs[step].setdefault(name, {})[int(cell.name.removeprefix("seed"))] = run
+                runs[step].setdefault(name, {})[seed_of(cell)] = Answered(
+                    *right_and_wrong(samples, path.parent),
+                    generated_tokens=cost["generated_tokens"],
+                    seconds_per_sample=cost["seconds_per_sample"],
+                    minutes=train_minutes(cell / TRAINED[step]),
+                )
     return runs
-
-
-_FILES = (PREDICTIONS, WRONG_QUERY_PREDICTIONS)
 
 
 def entry(runs: Mapping[int, Answered]) -> Entry:
     """Of one grounder after one step: means over seeds with intervals over sentences, and what it took."""
-    right, wrong = mean_scores([run.right for run in runs.values()]), mean_scores([run.wrong for run in runs.values()])
     return {
         "seeds": list(runs),
-        "values": summarize(right, **BOOTSTRAP),
-        "by_seed": by_seed([run.right for run in runs.values()]),
-        "right_minus_wrong": paired_difference(right, wrong, **BOOTSTRAP),
+        **summarize_seeds([run.right for run in runs.values()], [run.wrong for run in runs.values()]),
         "generated_tokens": round(float(np.mean([run.generated_tokens for run in runs.values()])), 1),
         "seconds_per_sample": round(float(np.mean([run.seconds_per_sample for run in runs.values()])), 4),
         "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
@@ -149,8 +142,7 @@ def gains(runs: Runs) -> dict[str, Entry]:
 
 
 def _paired(ours: Mapping[int, Answered], theirs: Mapping[int, Answered]) -> Entry:
-    shared = sorted(ours.keys() & theirs.keys())
-    return seed_differences([ours[seed].right for seed in shared], [theirs[seed].right for seed in shared])
+    return shared_seed_differences(*({seed: run.right for seed, run in runs.items()} for runs in (ours, theirs)))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ A model of 1.3 M parameters on rendered shapes: what it is worth for released ba
 systems differ in backbone, data and steps too. SFT's text learns intervals that are off by up to 0.8 s, GRPO's reward is exact."""
 
 
-def markdown(record: Mapping[str, Any], *, picture: str) -> str:
-    """record: as it is in the .json."""
+def markdown(record: Mapping[str, Any], picture: str) -> str:
+    """record: as it is in the .json; picture: the name of the figure beside."""
     num_sentences = next(iter(next(iter(filter(None, record["steps"].values()))).values()))["values"]["n"]
     parts = [
         "# Three grounders in one pipeline",

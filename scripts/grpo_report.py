@@ -3,8 +3,6 @@
 python -m scripts.grpo_report --configs configs/grpo_study --out outputs/grounders --results docs/results/grpo
 """
 
-import argparse
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,18 +13,16 @@ import numpy as np
 import yaml
 
 from configs.base import ConfigError
-from configs.checkpoints import write_atomically
 from configs.command_line import explained
 from configs.run import read_metrics, setup_logging
-from evaluation.metrics import Scores, paired_difference, score, summarize
-from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
-from evaluation.predictions import read_predictions
+from evaluation.metrics import Scores
 from scripts.demo_seeds import signal
 from scripts.demo_summary import held_out_samples, run_record
 from scripts.grpo_arms import Arms, load_arms, study_folder
 from scripts.grpo_figure import draw_arms
 from scripts.grpo_text import markdown
-from scripts.seed_scores import BOOTSTRAP, by_seed, mean_scores, seed_differences, train_minutes
+from scripts.reports import study_parser, write_report
+from scripts.seed_scores import right_and_wrong, seed_of, shared_seed_differences, summarize_seeds, train_minutes
 
 START = "checkpoint"
 """What all arms of a grounder start from."""
@@ -51,11 +47,7 @@ Runs = Mapping[str, Mapping[str, Mapping[int, Answered]]]
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/grpo_study"), help="folder of the configs")
-    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="of scripts.grpo_study")
-    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
-    arguments = parser.parse_args()
+    arguments = study_parser(__doc__, configs="configs/grpo_study", out="outputs/grounders").parse_args()
     setup_logging()
     with explained():
         arms = load_arms(arguments.configs)
@@ -73,10 +65,7 @@ def publish(grounders: Mapping[str, Arms], out: Path, results: Path, *, module: 
         "configs": configs_of(out, runs),
         "grounders": {name: summarize_arms(grounders[name], arms) for name, arms in runs.items()},
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(results.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_atomically(results.with_suffix(".md"), markdown(record, picture=f"{results.name}.png"))
-    draw_arms(record, results.with_suffix(".png"))
+    write_report(results, record, markdown, draw_arms)
 
 
 def read_runs(grounders: Mapping[str, Arms], out: Path) -> Runs:
@@ -86,15 +75,12 @@ def read_runs(grounders: Mapping[str, Arms], out: Path) -> Runs:
     for name, arms in grounders.items():
         for arm in (START, *arms.names):
             for path in sorted(out.glob(f"grpo/{name}/seed*/eval_{arm}/metrics.json")):
-                right, wrong = (score(samples, read_predictions(path.parent / file)) for file in _FILES)
-                seed = int(path.parent.parent.name.removeprefix("seed"))
-                trained = path.parent.parent / arm
-                told = {} if arm == START else what_it_took(trained)
-                runs[name].setdefault(arm, {})[seed] = Answered(right, wrong, **told)
+                folder = path.parent.parent
+                told = {} if arm == START else what_it_took(folder / arm)
+                runs[name].setdefault(arm, {})[seed_of(folder)] = Answered(
+                    *right_and_wrong(samples, path.parent), **told
+                )
     return runs
-
-
-_FILES = (PREDICTIONS, WRONG_QUERY_PREDICTIONS)
 
 
 def what_it_took(trained: Path) -> dict[str, Any]:
@@ -131,13 +117,10 @@ def compared(arms: Arms) -> Iterator[tuple[str, str]]:
 
 def entry(runs: Mapping[int, Answered]) -> Entry:
     """Means over seeds with intervals over sentences."""
-    right, wrong = mean_scores([run.right for run in runs.values()]), mean_scores([run.wrong for run in runs.values()])
     signals = [run.ends for run in runs.values() if run.ends is not None]
     return {
         "seeds": list(runs),
-        "values": summarize(right, **BOOTSTRAP),
-        "by_seed": by_seed([run.right for run in runs.values()]),
-        "right_minus_wrong": paired_difference(right, wrong, **BOOTSTRAP),
+        **summarize_seeds([run.right for run in runs.values()], [run.wrong for run in runs.values()]),
         "minutes": [run.minutes for run in runs.values()],
         "steps": [run.steps for run in runs.values()],
         "signal": {name: np.mean([ends[name] for ends in signals], axis=0).tolist() for name in signals[0]}
@@ -147,8 +130,7 @@ def entry(runs: Mapping[int, Answered]) -> Entry:
 
 
 def _paired(ours: Mapping[int, Answered], theirs: Mapping[int, Answered]) -> Entry:
-    shared = sorted(ours.keys() & theirs.keys())
-    return seed_differences([ours[seed].right for seed in shared], [theirs[seed].right for seed in shared])
+    return shared_seed_differences(*({seed: run.right for seed, run in runs.items()} for runs in (ours, theirs)))
 
 
 if __name__ == "__main__":

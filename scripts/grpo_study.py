@@ -8,7 +8,6 @@ finished stages are skipped and the interrupted one goes on. `--grounders text` 
 another run side by side.
 """
 
-import argparse
 from pathlib import Path
 
 from configs.command_line import explained
@@ -17,26 +16,21 @@ from scripts.demo import run_once
 from scripts.grounder_cells import RECORD, base_stages, cell_folder, cell_stages, load_grounders
 from scripts.grpo_arms import Arms, arm_stages, load_arms, study_folder
 from scripts.grpo_report import publish
+from scripts.reports import add_grounders, chosen_grounders, study_parser
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=Path, default=Path("configs/grpo_study"), help="folder of the configs")
+    parser = study_parser(__doc__, configs="configs/grpo_study", out="outputs/grounders")
+    add_grounders(parser)
     parser.add_argument("--base", type=Path, default=Path("configs/grounders"), help="configs of the checkpoints")
-    parser.add_argument("--out", type=Path, default=Path("outputs/grounders"), help="of scripts.compare_grounders")
-    parser.add_argument("--results", type=Path, required=True, help="path without its ending, of the report")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every grounder")
-    parser.add_argument("--grounders", nargs="+", help="of arms.yaml, those to train now; all by default")
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
     with explained():
         arms = load_arms(arguments.configs)
         load_grounders(arguments.base)
-    chosen = arguments.grounders or list(arms)
-    if unknown := [name for name in chosen if name not in arms]:
-        parser.error(f"--grounders {unknown[0]}: expected names of {arguments.configs}/arms.yaml, {', '.join(arms)}")
+    chosen = chosen_grounders(parser, arguments.grounders, arms)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stage in base_stages(arguments.base, arguments.out):
         run_once(stage, arguments.out / RECORD)

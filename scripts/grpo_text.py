@@ -19,8 +19,8 @@ RULE = """\
 Certain: the interval of the difference over sentences excludes 0 and every seed has its sign."""
 
 
-def markdown(record: Mapping[str, Any], *, picture: str) -> str:
-    """record: as it is in the .json."""
+def markdown(record: Mapping[str, Any], picture: str) -> str:
+    """record: as it is in the .json; picture: the name of the figure beside."""
     num_sentences = next(iter(next(iter(record["grounders"].values()))["arms"].values()))["values"]["n"]
     parts = [
         "# GRPO against more supervised training",

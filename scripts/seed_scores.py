@@ -1,16 +1,38 @@
 """Scores of trainings with several seeds as one: each sentence's scores are averaged over seeds, intervals are over sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs.run import read_metrics
-from evaluation.metrics import Scores, paired_difference
+from data.types import GroundingSample
+from evaluation.metrics import Scores, paired_difference, score, summarize
+from evaluation.predict import PREDICTIONS, WRONG_QUERY_PREDICTIONS
+from evaluation.predictions import read_predictions
 from scripts.demo_summary import COLUMNS
 
 BOOTSTRAP: dict[str, int] = {"num_resamples": 2000, "seed": 0}
+
+
+def right_and_wrong(samples: Sequence[GroundingSample], evaluated: Path) -> tuple[Scores, Scores]:
+    """Of the answers in an evaluation's folder: to the right sentences, and to other samples'."""
+    return tuple(score(samples, read_predictions(evaluated / name)) for name in (PREDICTIONS, WRONG_QUERY_PREDICTIONS))  # pyright: ignore[reportReturnType]
+
+
+def seed_of(cell: Path) -> int:
+    """The number of a folder `seed0`."""
+    return int(cell.name.removeprefix("seed"))
+
+
+def summarize_seeds(right: Sequence[Scores], wrong: Sequence[Scores]) -> dict[str, Any]:
+    """Values of the mean over seeds with intervals, those of each seed, and right - wrong."""
+    return {
+        "values": summarize(mean_scores(right), **BOOTSTRAP),
+        "by_seed": by_seed(right),
+        "right_minus_wrong": paired_difference(mean_scores(right), mean_scores(wrong), **BOOTSTRAP),
+    }
 
 
 def mean_scores(runs: Sequence[Scores]) -> Scores:
@@ -32,6 +54,12 @@ def seed_differences(ours: Sequence[Scores], theirs: Sequence[Scores]) -> dict[s
         column: {**difference[column], "by_seed": [float(o[column].mean() - t[column].mean()) for o, t in pairs]}
         for column in COLUMNS
     }
+
+
+def shared_seed_differences(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> dict[str, Any]:
+    """The same over the seeds that both have."""
+    shared = sorted(ours.keys() & theirs.keys())
+    return seed_differences([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
 
 
 def train_minutes(trained: Path) -> float:

@@ -168,7 +168,7 @@ def test_the_report_of_some_cells_names_the_missing_ones(tmp_path: Path) -> None
         "command": "python -m this", "hardware": "1 CPU core", "packages": {"torch": "2.13.0"}, "commits": ["abc"],
         "num_videos": 1, "seed_std": None, "difference_std": None, "missing": ["c", "d"], "cells": json.loads(json.dumps(entries)),
     }  # fmt: skip
-    text = markdown(record, picture="a.png")
+    text = markdown(record, "a.png")
     assert "| b: less | +0.000 [+0.000, +0.000] | -0.100 [-0.100, -0.100] |" in text and "m_vIoU lower" in text
     assert "Not there yet: c, d." in text and "2 sentences about 1 held-out videos" in text
     assert verdicts({"b": entries["b"]})["The default stays, the change costs"] == ["b"]

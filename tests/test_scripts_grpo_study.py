@@ -108,7 +108,7 @@ def test_the_report_is_of_the_arms_that_are_there(tmp_path: Path) -> None:
         "command": "python -m this", "hardware": "1 CPU core", "packages": {"torch": "2.13.0"}, "commits": ["abc"],
         "num_videos": 1, "arms": {"bridge": ARMS.model_dump()}, "grounders": {"bridge": json.loads(json.dumps(summary))},
     }  # fmt: skip
-    text = markdown(record, picture="a.png")
+    text = markdown(record, "a.png")
     assert "| pathwise - checkpoint | +0.500 [+0.500, +0.500] |" in text and "m_tIoU higher" in text
     assert "| sft (1) | 0.750 [0.750, 0.750] |" in text and "2 sentences about 1 held-out videos" in text
     draw_arms(record, tmp_path / "a.png")
