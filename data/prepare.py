@@ -11,12 +11,17 @@ gets the clock of its video where --videos says where it is. --check-videos also
 annotation and decodes the first and last frame of each clip, with the decoder that a run will use (--decoder). A killed
 command goes on where it was.
 
+Ends with status 0 where everything is usable; 3 where the folder is written but the report lists rejected records or
+problems with videos, unless --bad-records skip or --problem-videos skip accept them, as `data.bad_records` and
+`problem_videos` of the source `prepared` do in a run; 2 where nothing is written, with the reason.
+
 Source `synthetic` of a run's config, rendered and counted:
 
     python -m data.prepare --config configs/demo/sft.yaml data.source.num_videos.train=1000
 """
 
 import argparse
+import json
 import logging
 import os
 import shlex
@@ -26,11 +31,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from configs.base import Config, ConfigError, apply_override, load_config, parse_config
+from configs.command_line import end_with_reason, explained
 from configs.data import DataConfig
 from configs.run import setup_logging
 from configs.sources import AnySource, SyntheticSource
 from configs.video import VideoConfig
 from data.annotations import AnnotationError
+from data.preparation.folder import REPORT
 from data.preparation.run import Request, knows_videos, prepare
 from data.sources import SOURCES, load_samples
 from data.sources.synthetic import render
@@ -44,31 +51,50 @@ CONFIGS: dict[str, type[Config]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. What cannot be used ends the process with status 2 and the reason."""
-    parser = _parser()
-    parsed = parser.parse_intermixed_args(arguments)
+    """Entry point."""
+    parsed = _parser().parse_intermixed_args(arguments)
     setup_logging()
-    try:
+    with explained(AnnotationError):
         if parsed.config is not None:
             _render_and_count(parsed)
         else:
             prepare(_request(parsed))
-    except (ConfigError, AnnotationError) as error:
-        parser.error(str(error))
+            _end_with_status(parsed)
+
+
+def _end_with_status(parsed: argparse.Namespace) -> None:
+    """End the process with status 3 where the report lists what was not accepted."""
+    report = Path(parsed.out) / REPORT
+    splits = json.loads(report.read_text())["splits"].values()
+    num_rejected = sum(len(split["rejected"]) for split in splits)
+    num_problems = sum(len(split["videos"]["problems"]) for split in splits)
+    refused = []
+    if num_rejected and parsed.bad_records == "error":
+        refused.append(f"{num_rejected} records rejected (--bad-records skip accepts them)")
+    if num_problems and parsed.problem_videos == "error":
+        refused.append(f"{num_problems} problems with videos (--problem-videos skip accepts them)")
+    if refused:
+        end_with_reason(f"{report}: {', '.join(refused)}", status=3)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     origin = parser.add_mutually_exclusive_group(required=True)
     origin.add_argument("--config", type=Path, help="a run's config, for the synthetic source")
-    origin.add_argument("--source", choices=sorted(SOURCES))
+    origin.add_argument("--source", choices=sorted(SOURCES), help="whose annotation files are prepared")
     parser.add_argument("--annotations", help="folder with the annotation files (the `root` of jsonl and synthetic)")
     parser.add_argument("--videos", help="folder with the videos or images")
     parser.add_argument("--out", help="folder to write")
     parser.add_argument("--splits", nargs="+", help="such as train val test")
     parser.add_argument("--check-videos", action="store_true", help="decode first and last frame of every clip")
     parser.add_argument("--decoder", choices=sorted(READERS), default=VideoConfig().decoder, help="of --check-videos")
-    parser.add_argument("--num-processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--bad-records", choices=("error", "skip"), default="error", help="status 3 for rejected records, or 0"
+    )
+    parser.add_argument(
+        "--problem-videos", choices=("error", "skip"), default="error", help="status 3 for those that were found, or 0"
+    )
+    parser.add_argument("--num-processes", type=int, default=os.cpu_count() or 1, help="that look at videos")
     parser.add_argument("overrides", nargs="*", help="key=value, for example layout=stcat")
     return parser
 

@@ -16,7 +16,10 @@ import pandas
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 
+from configs.base import ConfigError
+from configs.command_line import check_out_file, explained
 from configs.rft import PHASES
 from configs.run import read_metrics, setup_logging
 
@@ -58,22 +61,40 @@ PANELS = (
 )  # fmt: skip
 
 
-def main() -> None:
-    """Entry point."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. What cannot be read or written ends the process with status 2 and the reason."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", required=True, type=Path, nargs="+", help="run folders, each with a metrics.jsonl")
-    parser.add_argument("--out", required=True, type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", required=True, type=Path, help="picture to write, such as curves.png")
+    parsed = parser.parse_args(arguments)
     setup_logging()
-    draw_curves([read_metrics(run / "metrics.jsonl") for run in arguments.runs], arguments.out)
-    logger.info("%s", arguments.out)
+    with explained():
+        check_picture(parsed.out)
+        draw_curves([_metrics_of(run) for run in parsed.runs], parsed.out)
+    logger.info("%s", parsed.out)
+
+
+def check_picture(path: Path) -> None:
+    """Raises ConfigError where no picture can be written there."""
+    check_out_file(path)
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in kinds:
+        raise ConfigError(
+            f"--out {path}: expected a file that ends in one of {', '.join(f'.{kind}' for kind in kinds)}"
+        )
+
+
+def _metrics_of(run: Path) -> Rows:
+    if not (run / "metrics.jsonl").is_file():
+        raise ConfigError(f"--runs {run}: expected a run folder with metrics.jsonl in it")
+    return read_metrics(run / "metrics.jsonl")
 
 
 def draw_curves(runs: Sequence[Rows], path: Path) -> None:
-    """Every panel of which something was logged; runs of one stage follow each other. Raises ValueError for nothing."""
+    """Every panel of which something was logged; runs of one stage follow each other. Raises ConfigError for nothing."""
     panels = [panel for panel in PANELS if any(_has(panel, rows) for rows in of_stage(panel, runs))]
     if not panels:
-        raise ValueError(f"nothing to draw among {sum(map(len, runs))} rows of metrics")
+        raise ConfigError(f"--runs: nothing to draw among {sum(map(len, runs))} rows of metrics")
     columns = min(3, len(panels))
     height = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(height, columns, figsize=(5 * columns, 3.2 * height), squeeze=False)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from configs.base import ConfigError
 from configs.checkpoints import write_atomically
+from configs.command_line import check_out_folder, explained
 from data.annotations import AnnotationError
 from data.types import GroundingSample, Task
 from evaluation.annotation_files import add_file_arguments, read_annotations
@@ -31,12 +31,11 @@ from evaluation.task_scores import ScoreError, TaskScores, score_tasks
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. What cannot be read or scored ends the process with status 2 and the reason."""
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
-    try:
+    parsed = _parser().parse_args(arguments)
+    with explained(AnnotationError, PredictionError, ScoreError):
+        if parsed.out is not None:
+            check_out_folder(parsed.out)
         result = score_files(parsed)
-    except (AnnotationError, ConfigError, PredictionError, ScoreError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
     report = markdown_report(result, BENCHMARKS[parsed.benchmark] if parsed.benchmark else ())
     sys.stdout.write(report)
     if parsed.out is not None:
@@ -50,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="evaluation.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_file_arguments(parser)
-    parser.add_argument("--protocol", required=True, choices=get_args(Protocol))
+    parser.add_argument("--protocol", required=True, choices=get_args(Protocol), help="how stvg is scored")
     parser.add_argument(
         "--dataset",
         choices=get_args(Dataset),
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="show published numbers beside ours")
     parser.add_argument("--bad-records", choices=("error", "skip"), default="error", help="annotations that do not fit")
     parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--out", type=Path, help="folder for metrics.json and report.md")
     return parser
 

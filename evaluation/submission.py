@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configs.base import ConfigError
 from configs.checkpoints import write_atomically
+from configs.command_line import check_out_file, explained
 from configs.run import setup_logging
 from data.annotations import AnnotationError
 from data.types import GroundingSample
@@ -44,10 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="the file")
     parsed = parser.parse_args(arguments)
     setup_logging()
-    try:
+    with explained(AnnotationError, PredictionError, ScoreError):
+        check_out_file(parsed.out)
         write_atomically(parsed.out, _submission(parsed))
-    except (AnnotationError, ConfigError, PredictionError, ScoreError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 def _submission(parsed: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from configs.base import ConfigError
 from configs.command_line import explained
 from configs.run import ROOT, setup_logging
-from model.grounders import locate_grounder
+from model.grounders import GrounderError, locate_grounder
 
 logger = logging.getLogger("scripts.export")
 
@@ -76,11 +76,11 @@ Only safetensors and JSON are stored.
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint folder of a run")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write; an export that is there is replaced")
     arguments = parser.parse_args()
     setup_logging()
-    with explained():
+    with explained(GrounderError):
         export(arguments.checkpoint, arguments.out)
     logger.info("exported to %s", arguments.out)
 

@@ -26,6 +26,8 @@ from data.sources.jsonl import write_samples as write_jsonl
 from data.types import FrameSpan
 from data.video import write_video
 
+ACCEPTING = ("--bad-records", "skip", "--problem-videos", "skip")
+
 
 def make_video(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,19 +70,8 @@ def annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checked(annotations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared with a look at the videos."""
     out = tmp_path_factory.mktemp("prepared") / "out"
-    main(
-        [
-            "--source",
-            "jsonl",
-            "--annotations",
-            str(annotations),
-            "--out",
-            str(out),
-            "--check-videos",
-            "--num-processes",
-            "1",
-        ]
-    )
+    command = ["--source", "jsonl", "--annotations", str(annotations), "--out", str(out), "--check-videos"]
+    main([*command, "--num-processes", "1", *ACCEPTING])
     return out
 
 
@@ -157,34 +148,75 @@ def test_a_finished_command_is_not_run_again(
 ) -> None:
     before = (checked / "report.md").stat().st_mtime_ns
     with caplog.at_level("INFO"):
-        main(["--source", "jsonl", "--annotations", str(annotations), "--out", str(checked), "--check-videos"])
+        main(
+            [
+                "--source",
+                "jsonl",
+                "--annotations",
+                str(annotations),
+                "--out",
+                str(checked),
+                "--check-videos",
+                *ACCEPTING,
+            ]
+        )
     assert "has finished before" in caplog.text
     assert (checked / "report.md").stat().st_mtime_ns == before
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        ((), "report.json: 3 records rejected (--bad-records skip accepts them), 4 problems with videos (--problem-videos skip accepts them)"),
+        (ACCEPTING[:2], "report.json: 4 problems with videos (--problem-videos skip accepts them)"),
+        (ACCEPTING[2:], "report.json: 3 records rejected (--bad-records skip accepts them)"),
+    ],
+)  # fmt: skip
+def test_what_was_not_accepted_is_status_3(
+    checked: Path, annotations: Path, accepted: tuple[str, ...], expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a command that has finished before too."""
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["--source", "jsonl", "--annotations", str(annotations), "--out", str(checked), "--check-videos", *accepted]
+        )
+    assert ended.value.code == 3
+    assert caplog.records[-1].getMessage().endswith(expected)
+
+
+def complaint(caplog: pytest.LogCaptureFixture, *arguments: str) -> str:
     """What a command that cannot be used says."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    return capsys.readouterr().err
+    return caplog.records[-1].getMessage()
 
 
-def test_another_command_is_refused(checked: Path, annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capsys, "--source", "jsonl", "--annotations", str(annotations), "--out", str(checked))
+def test_another_command_is_refused(checked: Path, annotations: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = complaint(caplog, "--source", "jsonl", "--annotations", str(annotations), "--out", str(checked))
     assert "belongs to another command (check_with: 'pyav' -> None); choose another --out or remove it" in said
 
 
-def test_changed_annotations_are_not_taken_for_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_annotations_are_not_taken_for_done(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Refused, and the folder stays as it was; as they were, the command has finished."""
     path, out = tmp_path / "mine" / "train.jsonl", tmp_path / "mine" / "out"
     path.parent.mkdir()
     write_jsonl(path, [PROBED])
-    command = ["--source", "jsonl", "--annotations", str(path.parent), "--out", str(out), "--num-processes", "1"]
+    command = [
+        "--source",
+        "jsonl",
+        "--annotations",
+        str(path.parent),
+        "--out",
+        str(out),
+        "--num-processes",
+        "1",
+        *ACCEPTING,
+    ]
     main(command)
     before, original = (out / "report.json").read_bytes(), path.read_bytes()
     path.write_bytes(original.replace(b"good", b"GOOD"))
-    assert "belongs to another command (annotation_files: 'sha256 of contents " in complaint(capsys, *command)
+    assert "belongs to another command (annotation_files: 'sha256 of contents " in complaint(caplog, *command)
     assert (out / "report.json").read_bytes() == before
     path.write_bytes(original)
     main(command)
@@ -217,8 +249,6 @@ def test_a_digest_is_of_annotation_files(tmp_path: Path, limit_bytes: int, kind:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "one of the arguments --config --source is required"),
-        (["--source", "vidstgg"], "invalid choice: 'vidstgg'"),
         (["--source", "vidstg", "--out", "x"], "--annotations: expected a folder"),
         (["--source", "vidstg", "--annotations", "a"], "--out: expected a folder"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "layuot=stcat"], "unknown key 'layuot'; did you mean 'layout'"),
@@ -231,28 +261,43 @@ def test_a_digest_is_of_annotation_files(tmp_path: Path, limit_bytes: int, kind:
 def test_what_was_typed_wrong_is_said(
     arguments: list[str],
     expected: str,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert expected in complaint(capsys, *arguments)
+    assert expected in complaint(caplog, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "one of the arguments --config --source is required"),
+        (["--source", "vidstgg"], "invalid choice: 'vidstgg'"),
+    ],
+)
+def test_options_that_there_are_none_of(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert expected in capsys.readouterr().err
+
+
 def test_a_command_that_got_nowhere_may_be_corrected(
-    annotations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    annotations: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No annotations there, then a split that is not there, then right; a folder of other things is left alone."""
     out = tmp_path / "out"
     right = ["--source", "jsonl", "--annotations", str(annotations), "--out", str(out), "--num-processes", "1"]
     assert "no split named train, val" in complaint(
-        capsys, "--source", "jsonl", "--annotations", str(tmp_path), "--out", str(out)
+        caplog, "--source", "jsonl", "--annotations", str(tmp_path), "--out", str(out)
     )
-    assert "test.jsonl: no such annotation file" in complaint(capsys, *right, "--splits", "test")
-    main(right)
+    assert "test.jsonl: no such annotation file" in complaint(caplog, *right, "--splits", "test")
+    main([*right, *ACCEPTING])
     assert (out / "report.md").exists()
-    assert "holds something else" in complaint(capsys, *right[:-4], "--out", str(annotations))
+    assert "holds something else" in complaint(caplog, *right[:-4], "--out", str(annotations))
 
 
 def test_the_synthetic_source_is_rendered_and_prepared(tmp_path: Path) -> None:
@@ -265,19 +310,8 @@ def test_the_synthetic_source_is_rendered_and_prepared(tmp_path: Path) -> None:
         "duration_sec=4",
         "max_interval_sec=3",
     ]
-    main(
-        [
-            "--source",
-            "synthetic",
-            "--annotations",
-            str(root),
-            "--out",
-            str(tmp_path / "out"),
-            "--num-processes",
-            "1",
-            *changes,
-        ]
-    )
+    command = ["--source", "synthetic", "--annotations", str(root), "--out", str(tmp_path / "out")]
+    main([*command, "--num-processes", "1", *changes])
     read = prepared.load(PreparedSource(root=str(tmp_path / "out")), "train")
     assert read.samples == synthetic.load(SyntheticSource(root=str(root)), "train").samples
     assert {sample.task for sample in read.samples} == {"stvg", "temporal", "rec", "qa"}
@@ -349,9 +383,9 @@ def test_vidstg_val_is_prepared(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_that_is_not_there_is_no_empty_one(
-    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--out", str(tmp_path / "out")])
-    assert expected in capsys.readouterr().err
+    assert expected in caplog.text
     assert not (tmp_path / "out").exists()

@@ -42,13 +42,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+ACCEPTING = ("--bad-records", "skip", "--problem-videos", "skip")
+
+
 def start(published: Path, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """The command; `--out out` is relative to the folder, so that its report is the same in each."""
     words = ["--source", "charades_sta", "--annotations", str(published), "--videos", str(published / "videos")]
     folder.mkdir(exist_ok=True)
     cache = str(published.parent / "bytecode")  # so that libraries are compiled once, not by each command
     return subprocess.Popen(
-        [sys.executable, "-m", "data.prepare", *words, "--out", "out", "--num-processes", "1", *options],
+        [sys.executable, "-m", "data.prepare", *words, "--out", "out", "--num-processes", "1", *ACCEPTING, *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache},
         stdout=subprocess.DEVNULL,

@@ -130,7 +130,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     first, third = path.read_text().splitlines()
     path.write_text("\n".join([first, first, third, first.replace('"fps": 8.0', '"fps": -8.0')]))
     words = ["--source", "jsonl", "--annotations", str(path.parent), "--out", str(root / "out")]
-    main([*words, "--num-processes", "1"])
+    main([*words, "--num-processes", "1", "--bad-records", "skip", "--problem-videos", "skip"])
     return path, root / "out"
 
 
@@ -146,14 +146,14 @@ def test_rejected_records_come_back_as_the_original_tells_them(folders: tuple[Pa
 
 
 def test_a_score_against_the_folder_is_refused_as_one_against_the_original(
-    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     said = []
     for annotations in folders:
         with pytest.raises(SystemExit) as caught:
             score.main(f"--predictions none --protocol canon --split train --annotations {annotations}".split())
         assert caught.value.code == 2
-        said.append(capsys.readouterr().err)
+        said.append(caplog.records[-1].getMessage())
     assert said[0] == said[1] and f"{folders[0]}, line 2, field sample_id: 'good' is there twice" in said[0]
 
 

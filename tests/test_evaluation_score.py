@@ -49,11 +49,11 @@ def run(folder: Path, samples: list[GroundingSample], predictions: list[Predicti
     return json.loads((folder / "out" / "metrics.json").read_text())
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+def error_of(caplog: pytest.LogCaptureFixture, *arguments: Any) -> str:
     with pytest.raises(SystemExit) as ended:
         run(*arguments)
     assert ended.value.code == 2
-    return capsys.readouterr().err
+    return caplog.records[-1].getMessage()
 
 
 def test_each_task_by_its_own_metrics(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_the_protocol_is_that_of_the_command(tmp_path: Path, protocol: str, expe
 
 @pytest.mark.parametrize("source", ["", "my_part"])
 def test_stcat_asks_for_the_data_set_of_an_unknown_source(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, source: str
 ) -> None:
     """A mixture's samples have the name of their part as source."""
     sample = replace(STVG, source=source)
-    message = error_of(capsys, tmp_path, [sample], [RIGHT], "--protocol", "stcat")
+    message = error_of(caplog, tmp_path, [sample], [RIGHT], "--protocol", "stcat")
     assert f"sample 'a': protocol stcat differs by data set and source {source!r} is none of ['vidstg'" in message
     summary = run(tmp_path, [sample], [RIGHT], "--protocol", "stcat", "--dataset", "hcstvg")["tasks"]["stvg"]["all"]
     assert summary["m_vIoU"] == pytest.approx(0.95)
@@ -242,9 +242,9 @@ def test_published_numbers_are_per_cents_with_a_source() -> None:
     ],
 )  # fmt: skip
 def test_predictions_of_other_samples(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], predictions: list[Prediction], message: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, predictions: list[Prediction], message: str
 ) -> None:
-    assert message in error_of(capsys, tmp_path, [STVG], predictions)
+    assert message in error_of(caplog, tmp_path, [STVG], predictions)
 
 
 @pytest.mark.parametrize(
@@ -259,22 +259,24 @@ def test_predictions_of_other_samples(
         ("[]", "line 2:"),
     ],
 )
-def test_a_malformed_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, message: str) -> None:
+def test_a_malformed_line_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str, message: str) -> None:
     write_samples(tmp_path / "a.jsonl", [STVG])
     (tmp_path / "p.jsonl").write_text(f'{{"sample_id": "b"}}\n{line}\n')
     with pytest.raises(SystemExit):
         score.main(["--predictions", str(tmp_path / "p.jsonl"), "--annotations", str(tmp_path / "a.jsonl"), "--protocol", "canon"])  # fmt: skip
-    assert f"p.jsonl, {message}" in capsys.readouterr().err
+    assert f"p.jsonl, {message}" in caplog.records[-1].getMessage()
 
 
-def test_samples_without_a_truth_cannot_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_without_a_truth_cannot_be_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     question = replace(STVG, span=None, boxes_xyxy_px=None)
     assert "1 samples have no true answer to be scored against: ['a']" in error_of(
-        capsys, tmp_path, [question], [RIGHT]
+        caplog, tmp_path, [question], [RIGHT]
     )
 
 
-def test_bad_annotations_end_the_run_or_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_annotations_end_the_run_or_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     write_samples(tmp_path / "a.jsonl", [STVG])
     with (tmp_path / "a.jsonl").open("a") as stream:
         stream.write('{"sample_id": "broken"}\n')
@@ -289,7 +291,7 @@ def test_bad_annotations_end_the_run_or_are_listed(tmp_path: Path, capsys: pytes
     ]
     with pytest.raises(SystemExit):
         score.main(command)
-    assert "a.jsonl, line 2, field" in capsys.readouterr().err
+    assert "a.jsonl, line 2, field" in caplog.records[-1].getMessage()
     score.main([*command, "--bad-records", "skip"])
     assert "Annotations left out: 1" in capsys.readouterr().out
 
@@ -310,11 +312,11 @@ def test_published_annotation_files_are_read_by_their_source(
             read_annotations(tmp_path, "vidstg", "test", [wrong])
 
 
-def test_predictions_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_that_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_samples(tmp_path / "a.jsonl", [STVG])
     with pytest.raises(SystemExit):
         score.main(["--predictions", str(tmp_path / "none"), "--annotations", str(tmp_path / "a.jsonl"), "--protocol", "canon"])  # fmt: skip
-    assert "none: no such predictions file" in capsys.readouterr().err
+    assert "none: no such predictions file" in caplog.records[-1].getMessage()
 
 
 def test_written_predictions_are_read_back(tmp_path: Path) -> None:

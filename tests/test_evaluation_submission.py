@@ -181,10 +181,10 @@ def test_frames_of_the_video_need_no_frame_rate(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_submitted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], samples: Any, predictions: Any, message: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, samples: Any, predictions: Any, message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         written(tmp_path, samples, predictions)
     assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in caplog.records[-1].getMessage()
     assert not (tmp_path / "o").exists()
