@@ -192,8 +192,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path, expected: type) -> Any:
-    """A whole JSON file whose top is a `list` or a `dict`. Raises AnnotationError."""
-    tree = _loads(path)
+    """A whole JSON file whose top is a `list` or a `dict`. Raises AnnotationError, for a key that is repeated too."""
+
+    def unique(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(found)
+        if len(entries) != len(found):
+            repeated = next(key for number, (key, _) in enumerate(found) if key in dict(found[:number]))
+            raise AnnotationError(path, "the key is there twice in one object", field=repeated)
+        return entries
+
+    tree = _loads(path, object_pairs_hook=unique)
     if not isinstance(tree, expected):
         raise AnnotationError(path, f"expected a {expected.__name__}, found a {type(tree).__name__}")
     return tree

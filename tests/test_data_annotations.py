@@ -224,6 +224,16 @@ def test_folder_and_missing_file(tmp_path: Path) -> None:
         read_json(tmp_path / ("x" * 300), list)
 
 
+def test_a_repeated_key_is_named(tmp_path: Path) -> None:
+    """At any depth; the same key in two objects is none."""
+    path = tmp_path / "a.json"
+    path.write_text('{"1": {"0": 5}, "2": {"0": 5, "7": [1], "0": 6}}')
+    with pytest.raises(AnnotationError, match=r"a\.json, field 0: the key is there twice in one object"):
+        read_json(path, dict)
+    path.write_text('[{"a": 1}, {"a": 1}]')
+    assert read_json(path, list) == [{"a": 1}, {"a": 1}]
+
+
 def test_equal_keys_stay_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"a": {"x": 1}, "b": 2, "a": {"x": 3, "y": {}}}')
