@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.completion_budget import box_tokens
+from data.completion_budget import box_tokens, num_indices
 from data.prompts import PromptOrder, build_messages
 from data.types import DecodedClip, GroundingSample
 from data.written_answers import SPANS, AnswerStyle, answer_pattern
@@ -71,6 +71,8 @@ def encode_prompt(
     text = processor.apply_chat_template(
         build_messages(sample, order=order, style=style), tokenize=False, add_generation_prompt=True
     )
+    style = style or SPANS
+    pattern = answer_pattern(sample, style, max_boxes=num_indices(style, clip))
     is_image = len(sample.clip) == 1
     if is_image:
         encoded = processor(text=[text], images=[clip.frames_THW3[0]], return_tensors="pt")
@@ -90,8 +92,8 @@ def encode_prompt(
         grid_3=encoded["image_grid_thw" if is_image else "video_grid_thw"][0],
         is_image=is_image,
         clip=clip,
-        box_tokens=box_tokens(processor.tokenizer, style or SPANS, clip),
-        answer_pattern=answer_pattern(sample, style or SPANS),
+        box_tokens=0 if pattern is None else box_tokens(processor.tokenizer, style, clip),
+        answer_pattern=pattern,
         # float32, as vLLM keeps it.
         patch_sec=float(torch.as_tensor(encoded[PATCH_SEC][0], dtype=torch.float32)) if PATCH_SEC in encoded else None,
     )

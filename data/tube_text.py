@@ -8,9 +8,10 @@ Source: STVG-o1 (2511.21375), figure 2. The interval's ends are whole indices, b
 frame, `data/tube_indices.py` knows. A box is (left, top, right, bottom) on the backbone's scale of 0 to 1000 here, in the
 text, and in [0, 1] everywhere else. `think` boxes are a first draft, `final` ones the answer.
 
-Stricter than their regular expression, which takes anything between the tags: one space, no leading zero, indices ascend (so
-that no frame has two boxes), no box outside of the scale or with its corners swapped. Boxes at other indices than those of
-the interval are an answer, though an inconsistent one (their R_c).
+Stricter than their regular expression, which takes anything between the tags: one space, no leading zero, no coordinate
+outside of the scale; and, which no short regular expression says, the interval is not reversed, indices ascend (so that no
+frame has two boxes), no box has its corners swapped. Decoding that is constrained to the pattern can fail in these three
+alone. Boxes at other indices than those of the interval are an answer, though an inconsistent one (their R_c).
 
 Shapes: B texts, N boxes of all texts together.
 """
@@ -30,13 +31,20 @@ SCALE = 1000
 TubeReason = Literal["", "grammar", "reversed", "indices", "box"]
 WrittenBox = tuple[float, float, float, float]
 
-_NUMBER = r"(?:0|[1-9]\d{0,3})"
-_BOX = rf"{_NUMBER}\. \[{_NUMBER}, {_NUMBER}, {_NUMBER}, {_NUMBER}\]"
-_BOXES = rf"{_BOX}(?:, {_BOX})*"
-TUBE_PATTERN = rf"<time> ({_NUMBER}) - ({_NUMBER}) </time>\n<think_bbox> ({_BOXES}) </think_bbox>\n<pred_bbox> ({_BOXES}) </pred_bbox>"
-BOX_PATTERN = rf"<pred_bbox> \[({_NUMBER}), ({_NUMBER}), ({_NUMBER}), ({_NUMBER})\] </pred_bbox>"
+_INDEX = r"(?:0|[1-9]\d{0,3})"
+_COORDINATE = r"(?:0|[1-9]\d{0,2}|1000)"
+_BOX = rf"{_INDEX}\. \[{_COORDINATE}, {_COORDINATE}, {_COORDINATE}, {_COORDINATE}\]"
+
+
+def tube_pattern(max_boxes: int | None = None) -> str:
+    """A regular expression of tubes. max_boxes: in each of both lists, so that one who draws from it comes to an end."""
+    boxes = rf"{_BOX}(?:, {_BOX})" + ("*" if max_boxes is None else f"{{0,{max_boxes - 1}}}")
+    return rf"<time> ({_INDEX}) - ({_INDEX}) </time>\n<think_bbox> ({boxes}) </think_bbox>\n<pred_bbox> ({boxes}) </pred_bbox>"
+
+
+BOX_PATTERN = rf"<pred_bbox> \[({_COORDINATE}), ({_COORDINATE}), ({_COORDINATE}), ({_COORDINATE})\] </pred_bbox>"
 """The box of a single image, which has no index."""
-_TUBE, _SINGLE = re.compile(TUBE_PATTERN, re.ASCII), re.compile(BOX_PATTERN, re.ASCII)
+_TUBE, _SINGLE = re.compile(tube_pattern(), re.ASCII), re.compile(BOX_PATTERN, re.ASCII)
 _NO_DIGIT = bytes(byte if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 
 
@@ -53,7 +61,7 @@ class TubeText:
 @dataclass(frozen=True)
 class TubeTexts:
     """The parsed texts of a batch. reasons: "" for an answer, else why it is none (`grammar`, `reversed` interval, `indices`
-    that do not ascend, a `box` that is none).
+    that do not ascend, a `box` with its corners swapped).
 
     span_B2: first and last index; (0, -1) for a failure. think, final: boxes xyxy in [0, 1] with the index as their frame, in
     the order of the rows; a failure has none. consistent_B: whether both have boxes at exactly the indices of the interval.
@@ -161,7 +169,7 @@ def _ascends(boxes: RaggedBoxes) -> np.ndarray:
 
 def _is_box(boxes_N4: np.ndarray) -> np.ndarray:
     left, top, right, bottom = boxes_N4.T
-    return (left <= right) & (top <= bottom) & (right <= SCALE) & (bottom <= SCALE)
+    return (left <= right) & (top <= bottom)
 
 
 def _covers(boxes: RaggedBoxes, span_B2: np.ndarray) -> np.ndarray:

@@ -25,13 +25,13 @@ from data.tube_indices import (
 )
 from data.tube_text import (
     BOX_PATTERN,
-    TUBE_PATTERN,
     TubeTexts,
     WrittenBox,
     format_single_box,
     format_tube,
     parse_single_box,
     parse_tubes,
+    tube_pattern,
 )
 from data.types import FrameSpan, GroundingSample
 
@@ -81,11 +81,14 @@ def _frames(sample: GroundingSample, span: SpanSec) -> FrameSpan:
     return FrameSpan(start, max(start + 1, min(end, sample.clip.end)))
 
 
-def answer_pattern(sample: GroundingSample, style: AnswerStyle) -> str | None:
-    """A regular expression of the answers with written boxes, for constrained decoding; None where they have none."""
+def answer_pattern(sample: GroundingSample, style: AnswerStyle, *, max_boxes: int) -> str | None:
+    """A regular expression of the answers with written boxes, for constrained decoding; None where they have none.
+
+    max_boxes: of each list of a tube, as many as the clip has indices.
+    """
     if not style.has_boxes:
         return None
-    return {"stvg": TUBE_PATTERN, "rec": BOX_PATTERN}.get(sample.task)
+    return {"stvg": tube_pattern(max_boxes), "rec": BOX_PATTERN}.get(sample.task)
 
 
 @dataclass(frozen=True)

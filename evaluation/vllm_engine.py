@@ -4,7 +4,8 @@ Bridging queries never enter vLLM. Prompts go in unexpanded, and the expanded id
 trainer's. What was found by trying, on the CPU build: a seeded request repeats bit for bit, alone or in a batch, when
 prefill is not chunked (when it is, the request crashes); `load_weights` into a live engine fails, since
 its weights are packed, while `reload_weights` is exact; after new weights all three caches must be reset, the encoder's
-too, or vision stays that of the old weights.
+too, or vision stays that of the old weights; a grammar masks the logits before the sampler, so that no `logprobs_mode`
+gives the log-probs of unconstrained decoding.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ class Rollout:
 class SamplingArgs:
     """Greedy when temperature is 0. constrained: only tokens that the grammar of written boxes allows are drawn; log-probs
     are then those of what is allowed, which the trainer does not know: for evaluation alone. exact_tokens: this many are drawn
-    whatever they are, in place of up to `max_completion_length`: for measuring time alone."""
+    whatever they are, in place of up to `max_completion_length`: for measuring time alone. Raises ValueError for both."""
 
     num_generations: int
     temperature: float
@@ -51,6 +52,10 @@ class SamplingArgs:
     banned_ids: tuple[int, ...]
     constrained: bool = False
     exact_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.constrained and self.exact_tokens is not None:
+            raise ValueError(f"exact_tokens: a grammar ends the answer, expected None, got {self.exact_tokens}")
 
 
 def check_version() -> None:
@@ -99,6 +104,8 @@ class VllmEngine:
             logprobs_mode="processed_logprobs",
             enable_prefix_caching=True,
             disable_log_stats=True,
+            # By default vLLM would turn to another library where this one refuses a pattern.
+            structured_outputs_config={"backend": "xgrammar"},
             # The checkpoint's own would add stop tokens to ours.
             generation_config="vllm",
             enforce_eager=not torch.cuda.is_available(),
@@ -137,6 +144,8 @@ class VllmEngine:
         return [[self._rollout(completion) for completion in output.outputs] for output in outputs]
 
     def _rollout(self, completion: Any) -> Rollout:
+        if completion.finish_reason not in ("stop", "length"):
+            raise RolloutError(f"expected an answer that ends by stop or length, got {completion.finish_reason}")
         ids = list(completion.token_ids)
         logps = [entry[token].logprob for token, entry in zip(ids, completion.logprobs, strict=True)]
         return Rollout(ids, logps, completion.finish_reason == "length", self.version)

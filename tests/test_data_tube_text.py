@@ -1,11 +1,13 @@
 """The grammar of a written tube: formatting and parsing are inverse, nothing else parses, and failures say why."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.tube_text import TubeText, format_single_box, format_tube, parse_single_box, parse_tubes
+from data.tube_text import TubeText, format_single_box, format_tube, parse_single_box, parse_tubes, tube_pattern
 
 PAPER = """<time> 5 - 7 </time>
 <think_bbox> 5. [271, 30, 395, 212], 6. [267, 24, 393, 216], 7. [270, 18, 395, 221] </think_bbox>
@@ -134,7 +136,7 @@ MALFORMED = [
     (PAPER.replace("5. [271", "8. [271"), "indices"),
     (PAPER.replace("271, 30, 395, 212", "395, 30, 271, 212"), "box"),  # left and right swapped
     (PAPER.replace("28, 405, 237", "238, 405, 237"), "box"),
-    (PAPER.replace("395, 212", "1001, 212"), "box"),
+    (PAPER.replace("395, 212", "1001, 212"), "grammar"),  # outside of the scale
 ]
 
 
@@ -155,7 +157,7 @@ def test_malformed_tube(text: str, reason: str) -> None:
         ("<pred_bbox> [1, 2, 3, 4], [1, 2, 3, 4] </pred_bbox>", "grammar"),
         ("<pred_bbox> 0. [1, 2, 3, 4] </pred_bbox>", "grammar"),
         ("<pred_bbox> [3, 2, 1, 4] </pred_bbox>", "box"),
-        ("<pred_bbox> [1, 2, 1001, 4] </pred_bbox>", "box"),
+        ("<pred_bbox> [1, 2, 1001, 4] </pred_bbox>", "grammar"),
     ],
 )
 def test_malformed_single_box(text: str, reason: str) -> None:
@@ -165,3 +167,15 @@ def test_malformed_single_box(text: str, reason: str) -> None:
 def test_coordinates_are_rounded_and_cut_to_the_image() -> None:
     """0.12345 is 123, -0.1 is 0, 1.2 is 1000."""
     assert format_single_box((-0.1, 0.12345, 1.2, 0.5)) == "<pred_bbox> [0, 123, 1000, 500] </pred_bbox>"
+
+
+@pytest.mark.parametrize(("max_boxes", "expected"), [(None, True), (4, True), (3, True), (2, False), (1, False)])
+def test_a_bounded_pattern_takes_no_longer_list(max_boxes: int | None, expected: bool) -> None:
+    """The paper's example has 3 boxes in each list."""
+    assert bool(re.fullmatch(tube_pattern(max_boxes), PAPER)) is expected
+
+
+@given(_tubes.map(format_tube), st.integers(1, 4))
+def test_what_a_bounded_pattern_takes_parses(text: str, max_boxes: int) -> None:
+    if re.fullmatch(tube_pattern(max_boxes), text):
+        assert parse_tubes([text]).reasons == ("",)

@@ -8,7 +8,10 @@ import torch
 from tiny import GROUNDED, Tiny
 
 from data.collate import collate_inputs
-from data.encoding import EncodedPrompt
+from data.encoding import EncodedPrompt, completion_text, encode_prompt
+from data.tube_text import parse_single_box, parse_tubes
+from data.types import DecodedClip
+from data.written_answers import AnswerStyle
 from evaluation.vllm_engine import Rollout, RolloutError, SamplingArgs, request_seed
 from model.backbone import checkpoint_names
 from model.grounding_model import GroundingModel
@@ -99,14 +102,11 @@ def test_log_probs_equal_at_another_frame_rate(server: Server, tiny: Tiny, args:
     assert largest_difference(tiny.model, [prompt], groups, args.temperature) <= 1e-4
 
 
-def _thinned(tiny: Tiny) -> EncodedPrompt:
-    from data.encoding import encode_prompt
-    from data.types import DecodedClip
-
-    sample = tiny.of_task("stvg")[0]
+def _thinned(tiny: Tiny, *, task: str = "stvg", step: int = 2, style: AnswerStyle | None = None) -> EncodedPrompt:
+    sample = tiny.of_task(task)[0]
     clip = tiny.encoder(sample).clip
-    half = DecodedClip(clip.frames_THW3[::2].copy(), clip.frame_idx_T[::2], clip.times_sec_T[::2])
-    return encode_prompt(tiny.processor, sample, half, order="query_video_query")
+    thin = DecodedClip(clip.frames_THW3[::step].copy(), clip.frame_idx_T[::step], clip.times_sec_T[::step])
+    return encode_prompt(tiny.processor, sample, thin, order="query_video_query", style=style)
 
 
 def test_expanded_ids_are_checked_token_for_token(
@@ -199,3 +199,70 @@ def test_tokens_that_stand_for_pixels_are_never_drawn(
     drawn = {token for group in server.sample(prompts, hot) for rollout in group for token in rollout.completion_ids}
     assert len(drawn) > 100
     assert not drawn & set(tiny.model.banned_ids)
+
+
+WRITTEN_TASKS = ("stvg", "rec", "temporal", "qa")
+
+
+@pytest.fixture(scope="module")
+def written_prompts(tiny: Tiny) -> list[EncodedPrompt]:
+    """One of each task, as the `text` grounder asks; 4 of the 16 frames, so that a tube has at most 4 boxes in a list."""
+    return [_thinned(tiny, task=task, step=4, style=AnswerStyle("tube", tube_unit="frames")) for task in WRITTEN_TASKS]
+
+
+def read_reason(tiny: Tiny, task: str, rollout: Rollout) -> str:
+    text = completion_text(tiny.processor, rollout.completion_ids)
+    if task == "stvg":
+        return parse_tubes([text]).reasons[0]
+    read = parse_single_box(text)
+    return read if isinstance(read, str) else ""
+
+
+@pytest.mark.parametrize(("temperature", "num_generations"), [(0.0, 1), (1.5, 8)])
+def test_a_grammar_holds_for_written_boxes_alone(
+    temperature: float,
+    num_generations: int,
+    server: Server,
+    tiny: Tiny,
+    written_prompts: list[EncodedPrompt],
+    args: SamplingArgs,
+) -> None:
+    """One batch of all tasks: a random model's boxes then fail in what the pattern cannot say alone, and all answers end.
+
+    The other tasks' answers stay those of free decoding, token for token.
+    """
+    free_args = replace(args, temperature=temperature, num_generations=num_generations)
+    constrained = server.sample(written_prompts, replace(free_args, constrained=True))
+    assert server.sample(written_prompts, replace(free_args, constrained=True)) == constrained
+    free = server.sample(written_prompts, free_args)
+    for task, ours, theirs in zip(WRITTEN_TASKS[:2], constrained, free, strict=False):
+        assert {read_reason(tiny, task, rollout) for rollout in theirs} == {"grammar"}
+        assert not any(rollout.is_truncated for rollout in ours)
+        assert {read_reason(tiny, task, rollout) for rollout in ours} <= {"", "reversed", "indices", "box"}
+    for ours, theirs in zip(constrained[2:], free[2:], strict=True):
+        assert [rollout.completion_ids for rollout in ours] == [rollout.completion_ids for rollout in theirs]
+
+
+def test_log_probs_under_a_grammar_are_not_the_trainers(
+    server: Server, tiny: Tiny, written_prompts: list[EncodedPrompt], args: SamplingArgs
+) -> None:
+    """They are those among the allowed tokens, so that GRPO does not constrain: ", " after a corner is sure (0), and not
+    to the trainer."""
+    tube = written_prompts[:1]
+    groups = server.sample(tube, replace(args, constrained=True))
+    assert 0.0 in groups[0][0].logps
+    assert largest_difference(tiny.model, tube, groups, args.temperature) > 1.0
+    free = server.sample(tube, args)
+    assert largest_difference(tiny.model, tube, free, args.temperature) <= 1e-4
+
+
+def test_exactly_so_many_tokens(server: Server, prompts: list[EncodedPrompt], args: SamplingArgs) -> None:
+    """No end token before, and no budget of the prompt's."""
+    hot = replace(args, num_generations=16, temperature=2.0, max_completion_length=20)
+    lengths, exact = (
+        {len(rollout.completion_ids) for group in server.sample(prompts, one) for rollout in group}
+        for one in (hot, replace(hot, max_completion_length=4, exact_tokens=20))
+    )
+    assert len(lengths) > 1 and exact == {20}
+    with pytest.raises(ValueError, match="exact_tokens: a grammar ends the answer"):
+        replace(args, constrained=True, exact_tokens=20)

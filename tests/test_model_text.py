@@ -19,7 +19,7 @@ from data.completion_budget import box_tokens, num_indices
 from data.dataset import PromptEncoder, SupervisedRows, model_inputs
 from data.encoding import completion_text, text_ids
 from data.sources import synthetic
-from data.tube_text import BOX_PATTERN, TUBE_PATTERN, TubeText, format_tube, parse_tubes
+from data.tube_text import BOX_PATTERN, TubeText, format_tube, parse_tubes, tube_pattern
 from data.types import DecodedClip, GroundingSample
 from data.written_answers import AnswerStyle, write_answer
 from evaluation.metrics import score
@@ -193,8 +193,9 @@ def test_seconds_of_a_clip(times: tuple[float, ...], expected: int) -> None:
 def test_answers_without_boxes_have_no_budget_and_no_pattern(tiny: Tiny, text: Tiny) -> None:
     prompt = tiny.encoder(tiny.of_task("stvg")[0])
     assert (prompt.box_tokens, prompt.answer_pattern) == (0, None)
-    patterns = [text.encoder(text.of_task(task)[0]).answer_pattern for task in ("stvg", "rec", "temporal", "qa")]
-    assert patterns == [TUBE_PATTERN, BOX_PATTERN, None, None]
+    prompts = [text.encoder(text.of_task(task)[0]) for task in ("stvg", "rec", "temporal", "qa")]
+    assert [prompt.answer_pattern for prompt in prompts] == [tube_pattern(16), BOX_PATTERN, None, None]
+    assert [prompt.box_tokens > 0 for prompt in prompts] == [True, True, False, False]
 
 
 def test_the_engines_grammar_takes_the_target_texts_alone(text: Tiny) -> None:
@@ -202,7 +203,7 @@ def test_the_engines_grammar_takes_the_target_texts_alone(text: Tiny) -> None:
     xgrammar = pytest.importorskip("xgrammar")
     from xgrammar.testing import _is_grammar_accept_string
 
-    tube, box = (xgrammar.Grammar.from_regex(pattern) for pattern in (TUBE_PATTERN, BOX_PATTERN))
+    tube, box = (xgrammar.Grammar.from_regex(pattern) for pattern in (tube_pattern(16), BOX_PATTERN))
     assert _is_grammar_accept_string(tube, target(text, text.of_task("stvg")[0]))
     assert _is_grammar_accept_string(box, target(text, text.of_task("rec")[0]))
     assert not _is_grammar_accept_string(tube, "<time> 5 - 7 </time>")
