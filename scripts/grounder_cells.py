@@ -68,6 +68,8 @@ def base_stages(configs: Path, out: Path) -> list[Stage]:
               f"run.out={out}/base_boxes", f"model.backbone={out}/base_states/checkpoint/mllm"), ONE_THREAD),
         Stage("base: when it is", ("sft.train",), (*config("base_videos"), videos,
               f"run.out={out}/base_videos", f"model.backbone={out}/base_boxes/checkpoint/mllm"), ONE_THREAD),
+        Stage("base: written tubes", ("sft.train",), (*config("base_tubes"), videos,
+              f"run.out={out}/base_tubes", f"model.backbone={out}/base_videos/checkpoint/mllm"), ONE_THREAD),
     ]  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def cell_stages(configs: Path, out: Path, name: str, grounder: ComparedGrounder,
 
     return [
         Stage(f"{name}, seed {seed}: SFT", ("sft.train",), ("--config", str(configs / "sft.yaml"), videos, run,
-              f"run.out={folder}/sft", f"model.backbone={out}/base_videos/checkpoint/mllm",
+              f"run.out={folder}/sft", f"model.backbone={out}/base_tubes/checkpoint/mllm",
               *overrides(grounder.sft)), ONE_THREAD),
         evaluate("sft", "sft"),
         Stage(f"{name}, seed {seed}: GRPO", ("rft.train",), ("--config", str(configs / "rft.yaml"), videos, run,

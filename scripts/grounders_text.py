@@ -25,7 +25,7 @@ RULE = """\
 `>`: the interval of the difference over sentences excludes 0 and every seed has its sign; `~`: not so."""
 LIMITS = """\
 A model of 1.3 M parameters on rendered shapes: what it is worth for released backbones is not known, and the published
-systems differ in backbone, data and steps too. SFT's text learns intervals that are off by up to 0.8 s, GRPO's reward is exact."""
+systems differ in backbone, data and steps too. SFT's text learns intervals that are off by up to 0.5 s, GRPO's reward is exact."""
 
 
 def markdown(record: Mapping[str, Any], picture: str) -> str:

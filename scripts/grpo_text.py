@@ -14,7 +14,7 @@ SIGNALS = (
 SETTING = """\
 Every arm of a seed goes on from the same supervised checkpoint, on the same videos, which the checkpoint has not seen. GRPO arms
 take the same number of steps; supervised arms as many as fit into the time of the first GRPO arm. `sft` learns intervals that are
-off by up to 0.8 s, as the checkpoint did; `sft_exact` those that the reward knows. Start-up and evaluation are in no time."""
+off by up to 0.5 s, as the checkpoint did; `sft_exact` those that the reward knows. Start-up and evaluation are in no time."""
 RULE = """\
 Certain: the interval of the difference over sentences excludes 0 and every seed has its sign."""
 

@@ -52,7 +52,7 @@ def test_every_stage_is_known_by_a_key_of_its_own(tmp_path: Path) -> None:
     """Two stages with one key would be done once; a cell's stages are noted in its own folder, seed by seed."""
     stages = all_stages(CONFIGS, tmp_path, load_grounders(CONFIGS), [0, 1])
     keys = [stage.key for stage in base_stages(CONFIGS, tmp_path)] + [stage.key for _, stage in stages]
-    assert len(set(keys)) == len(keys) == 6 + 2 * 3 * 4
+    assert len(set(keys)) == len(keys) == 7 + 2 * 3 * 4
     folders = [str(record.relative_to(tmp_path)) for record, _ in stages[::4]]
     names = ("bridge", "interleaved", "text")
     assert folders == [f"cells/{name}/seed{seed}/stages.json" for seed in (0, 1) for name in names]
@@ -179,7 +179,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
     lost = next(key for key in done if "eval_grpo" in key)
     cell.write_text(json.dumps({key: seconds for key, seconds in done.items() if key != lost}))
     again = run("scripts.compare_grounders", *arguments)
-    assert again.count("finished before") == 7 + 4 + 3
+    assert again.count("finished before") == 8 + 4 + 3
     assert json.loads(results.with_suffix(".json").read_text())["steps"] == record["steps"]
 
 
