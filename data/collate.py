@@ -52,22 +52,29 @@ def collate_inputs(
         for v, completion, score, num_slots in zip(vision_of_row, completions, scored, slots, strict=True)
     ]
     padding = {"input_ids": pad_id, "attention_mask": 0, "mm_token_type_ids": 0, "score_mask": 0, "query_mask": 0}
-    batch = {
-        key: pad_sequence([row[key] for row in rows], batch_first=True, padding_value=value)
-        for key, value in padding.items()
-    }
-    times = [
-        [float(prompts[v].clip.times_sec_T[t]) for t in chosen] for v, chosen in zip(vision_of_row, frames, strict=True)
-    ]
-    patch_sec = [prompt.patch_sec for prompt in prompts]
-    if any(seconds is not None for seconds in patch_sec):
-        batch["patch_sec"] = torch.tensor([1.0 if seconds is None else seconds for seconds in patch_sec])
-    return batch | {
+    batch = {key: _pad([row[key] for row in rows], value) for key, value in padding.items()}
+    batch["vision_of_row"] = torch.tensor(vision_of_row)
+    batch["prompt_length"] = torch.tensor([len(prompts[v].input_ids_L) for v in vision_of_row])
+    return batch | _vision_inputs(prompts) | _frame_inputs([prompts[v] for v in vision_of_row], frames)
+
+
+def _vision_inputs(prompts: Sequence[EncodedPrompt]) -> Batch:
+    seconds = [prompt.patch_sec for prompt in prompts]
+    known = any(sec is not None for sec in seconds)
+    timing = {"patch_sec": torch.tensor([1.0 if sec is None else sec for sec in seconds])} if known else {}
+    return timing | {
         "pixel_values": torch.cat([prompt.pixel_values_VC for prompt in prompts]),
         "grid_thw": torch.stack([prompt.grid_3 for prompt in prompts]),
         "vision_is_image": torch.tensor([prompt.is_image for prompt in prompts]),
-        "vision_of_row": torch.tensor(vision_of_row),
-        "prompt_length": torch.tensor([len(prompts[v].input_ids_L) for v in vision_of_row]),
+    }
+
+
+def _frame_inputs(prompt_of_row: Sequence[EncodedPrompt], frames: Sequence[Sequence[int]]) -> Batch:
+    times = [
+        [float(prompt.clip.times_sec_T[t]) for t in chosen]
+        for prompt, chosen in zip(prompt_of_row, frames, strict=True)
+    ]
+    return {
         "frame_position": _pad([torch.tensor(list(chosen), dtype=torch.long) for chosen in frames], -1),
         "frame_time_sec": _pad([torch.tensor(row) for row in times], 0.0),
     }

@@ -8,8 +8,13 @@ height unless a name says `_px`: cxcywh = (centre x, centre y, width, height), x
 Spans are half-open (start, end) in any one unit.
 """
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from data.types import BoxPx
 
 
 def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
@@ -32,6 +37,22 @@ def normalize_boxes(boxes_xyxy_px: Tensor, *, width: int, height: int) -> Tensor
 def normalize_boxes_by_size(boxes_xyxy_px: Tensor, sizes_px: Tensor) -> Tensor:
     """`normalize_boxes` where each box has its own image; sizes are (width, height). [..., 4], [..., 2] -> [..., 4]."""
     return (boxes_xyxy_px / torch.cat([sizes_px, sizes_px], dim=-1)).clamp(0.0, 1.0)
+
+
+def boxes_in_pixels(boxes_xyxy: Tensor, sizes_px: Tensor) -> Tensor:
+    """[0, 1] -> pixels of images of (width, height), not clipped. [..., 4], [..., 2] -> [..., 4]."""
+    return boxes_xyxy * torch.cat([sizes_px, sizes_px], dim=-1)
+
+
+def box_between(boxes_px: Mapping[int, BoxPx], frames: Sequence[int], frame: int) -> BoxPx:
+    """The box of any frame, on the line between its neighbours among `frames` (ascending), beyond them the last one.
+
+    `interpolate_tube` of one box, in plain numbers.
+    """
+    left, top, right, bottom = (
+        float(np.interp(frame, frames, [boxes_px[f][side] for f in frames])) for side in range(4)
+    )  # fmt: skip
+    return left, top, right, bottom
 
 
 def box_area(boxes_xyxy: Tensor) -> Tensor:

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data.answers import Answer, ParseFailure
 from data.collate import collate_inputs
 from data.encoding import EncodedPrompt, completion_text, encode_prompt, text_ids
-from data.geometry import box_cxcywh_to_xyxy
+from data.geometry import box_between, box_cxcywh_to_xyxy, boxes_in_pixels
 from data.ragged_boxes import RaggedBoxes
 from data.tubes import answer_frames, span_frames, with_margin
 from data.types import BoxPx, DecodedClip, FrameSpan, GroundingSample
@@ -92,14 +91,7 @@ def ground(
     clip = DecodedClip(frames_THW3, np.asarray(frame_idx_T), np.asarray(frame_idx_T) / fps)
     style = AnswerStyle.of(model.grounder.answer_format, model.config.prompt)
     prompt = encode_prompt(processor, sample, clip, order=model.config.prompt["prompt_order"], style=style)
-    if answer is not None:
-        completion = text_ids(processor, answer)
-    else:
-        eos_id = processor.tokenizer.eos_token_id
-        longest = max_new_tokens + prompt.box_tokens
-        (completion,) = generate(
-            model.mllm, [prompt], max_new_tokens=longest, eos_id=eos_id, banned_ids=model.banned_ids
-        )
+    completion = _written(model, processor, prompt, max_new_tokens) if answer is None else text_ids(processor, answer)
     text = completion_text(processor, completion)
     read = read_answers([sample], [clip.frame_idx_T], [text], style)
     if read.boxes is not None:
@@ -115,6 +107,18 @@ def ground(
         boxes_xyxy_px=tube.boxes_xyxy_px,
         trim=tube.trim,
     )
+
+
+def _written(model: Any, processor: Any, prompt: EncodedPrompt, max_new_tokens: int) -> list[int]:
+    """The model's own answer, greedy."""
+    (completion,) = generate(
+        model.mllm,
+        [prompt],
+        max_new_tokens=max_new_tokens + prompt.box_tokens,
+        eos_id=processor.tokenizer.eos_token_id,
+        banned_ids=model.banned_ids,
+    )
+    return completion
 
 
 def _question(query: str, frames_THW3: np.ndarray, *, fps: float, num_frames: int) -> GroundingSample:
@@ -164,7 +168,7 @@ def boxes_in_span(boxes: Mapping[int, BoxPx], span: FrameSpan) -> dict[int, BoxP
     frames = sorted(boxes)
     inside = {frame: boxes[frame] for frame in frames if span.start <= frame < span.end}
     ends = [end for end in (span.start, span.end - 1) if end not in inside and frames[0] < end < frames[-1]]
-    inside |= {end: _box_between(boxes, frames, end) for end in ends}
+    inside |= {end: box_between(boxes, frames, end) for end in ends}
     if inside:
         return dict(sorted(inside.items()))
     nearest = min(frames, key=lambda frame: max(span.start - frame, frame - span.end + 1))
@@ -180,24 +184,17 @@ def boxes_at(boxes: Mapping[int, BoxPx], frames: Sequence[int]) -> dict[int, Box
     """A tube's boxes at any frames: between two boxes on the line between them, beyond the last one that one, as vIoU
     has it. None of an empty tube."""
     known = sorted(boxes)
-    return {frame: _box_between(boxes, known, frame) for frame in frames} if known else {}
+    return {frame: box_between(boxes, known, frame) for frame in frames} if known else {}
 
 
 def written_boxes_px(samples: Sequence[GroundingSample], boxes: RaggedBoxes) -> list[dict[int, BoxPx]]:
     """Boxes of texts, in [0, 1], by absolute frame for each sample, in pixels of its video."""
-    sizes_B4 = np.array([(s.width, s.height, s.width, s.height) for s in samples])
+    sizes_B2 = np.array([(sample.width, sample.height) for sample in samples], dtype=np.float64)
     rows: list[dict[int, BoxPx]] = [{} for _ in samples]
-    pixels_N4 = boxes.boxes_N4 * sizes_B4[boxes.row_N]
+    pixels_N4 = boxes_in_pixels(torch.from_numpy(boxes.boxes_N4), torch.from_numpy(sizes_B2[boxes.row_N]))
     for row, frame, box in zip(boxes.row_N.tolist(), boxes.frame_N.tolist(), pixels_N4.tolist(), strict=True):
         rows[row][frame] = box[0], box[1], box[2], box[3]
     return rows
-
-
-def _box_between(boxes: Mapping[int, BoxPx], frames: Sequence[int], frame: int) -> BoxPx:
-    left, top, right, bottom = (
-        float(np.interp(frame, frames, [boxes[f][side] for f in frames])) for side in range(4)
-    )  # fmt: skip
-    return left, top, right, bottom
 
 
 def decode_frames(
@@ -228,11 +225,8 @@ def decode_frames(
     if len(grounding.presence_NBF):
         presence_BF = grounding.presence_NBF[-1].sigmoid().cpu()
     for b, positions, boxes_F4, presence_F in zip(rows, chosen, boxes_xyxy_BF4, presence_BF, strict=True):
-        boxes_px = _in_pixels(samples[b], boxes_F4[: len(positions)])
+        size_px = boxes_F4.new_tensor([samples[b].width, samples[b].height])
+        pixels_F4 = boxes_in_pixels(boxes_F4[: len(positions)], size_px).tolist()
+        boxes_px = [(left, top, right, bottom) for left, top, right, bottom in pixels_F4]
         seen[b] = SeenFrames(positions, boxes_px, presence_F[: len(positions)].tolist())
     return seen
-
-
-def _in_pixels(sample: GroundingSample, boxes_xyxy_F4: Tensor) -> list[BoxPx]:
-    scale = boxes_xyxy_F4.new_tensor([sample.width, sample.height, sample.width, sample.height])
-    return [(left, top, right, bottom) for left, top, right, bottom in (boxes_xyxy_F4 * scale).tolist()]

@@ -29,25 +29,10 @@ class BridgeGrounder(Grounder):
     reward_terms = frozenset({"format", "temporal", "spatial", "viou", "gated"})
 
     def __init__(
-        self,
-        *,
-        llm_width: int,
-        vision_width: int,
-        temporal_patch_size: int,
-        num_queries: int,
-        num_taps: int,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        ffn_width: int,
-        features: str,
-        interactive: bool,
-        temporal_alignment: str,
-        alignment_feedback: bool = True,
-        enrich: bool = True,
-        layer_mixes: bool = True,
-        frame_times: bool = True,
-    ) -> None:
+        self, *, llm_width: int, vision_width: int, temporal_patch_size: int, num_queries: int, num_taps: int, width: int,
+        num_layers: int, num_heads: int, ffn_width: int, features: str, interactive: bool, temporal_alignment: str,
+        alignment_feedback: bool = True, enrich: bool = True, layer_mixes: bool = True, frame_times: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.features = features
         self.num_queries = num_queries

@@ -53,7 +53,7 @@ def main() -> None:
 def without_local_rank(arguments: Sequence[str]) -> list[str]:
     """The command line without what DeepSpeed's launcher adds to it and says in the environment too."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--local_rank")
+    parser.add_argument("--local_rank", help="as the environment says too")
     return parser.parse_known_args(arguments)[1]
 
 
@@ -138,8 +138,6 @@ def make_trainer(
     """The trainer and the processor; `resumed`: the checkpoint that `trainer.train` goes on from."""
     from transformers import set_seed
 
-    from data.dataset import PromptEncoder, SupervisedCollator
-    from data.unreadable import SkippingCollator, SkippingEncoder
     from model.build import start_model
     from sft.trainer import GroundingSFTTrainer, MetricsCallback
 
@@ -150,15 +148,7 @@ def make_trainer(
     if config.deepspeed is not None:
         _tell_deepspeed_of_ranks()
     model, processor = start_model(config.model, config.data, checkpoint=config.checkpoint, resumed=resumed)
-    skips = config.unreadable_videos.policy == "skip"
-    encoder = (SkippingEncoder if skips else PromptEncoder)(
-        processor, config.data, answer_format=model.grounder.answer_format
-    )
-    collator = (SkippingCollator if skips else SupervisedCollator)(
-        num_queries=model.num_queries,
-        pad_id=processor.tokenizer.pad_token_id,
-        temporal_patch_size=model.temporal_patch_size,
-    )
+    encoder, collator = _encoder_and_collator(config, model, processor)
     trainer = GroundingSFTTrainer(
         model=model,
         args=arguments,
@@ -172,12 +162,31 @@ def make_trainer(
         optim=config.optim,
         metrics=MetricsCallback(run),
         store=store,
-        unreadable=_unreadable_rows(config, arguments.world_size) if skips else None,
+        unreadable=_unreadable_rows(config, arguments.world_size),
     )
     return trainer, processor
 
 
+def _encoder_and_collator(config: SFTConfig, model: Any, processor: Any) -> tuple[Any, Any]:
+    from data.dataset import PromptEncoder, SupervisedCollator
+    from data.unreadable import SkippingCollator, SkippingEncoder
+
+    skips = config.unreadable_videos.policy == "skip"
+    encoder = (SkippingEncoder if skips else PromptEncoder)(
+        processor, config.data, answer_format=model.grounder.answer_format
+    )
+    collator = (SkippingCollator if skips else SupervisedCollator)(
+        num_queries=model.num_queries,
+        pad_id=processor.tokenizer.pad_token_id,
+        temporal_patch_size=model.temporal_patch_size,
+    )
+    return encoder, collator
+
+
 def _unreadable_rows(config: SFTConfig, world_size: int) -> Any:
+    """None where an unreadable video ends the run."""
+    if config.unreadable_videos.policy == "error":
+        return None
     from sft.unreadable import UnreadableRows
 
     return UnreadableRows(

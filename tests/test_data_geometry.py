@@ -9,10 +9,12 @@ from torch import Tensor
 
 from data.geometry import (
     box_area,
+    box_between,
     box_cxcywh_to_xyxy,
     box_giou,
     box_iou,
     box_xyxy_to_cxcywh,
+    boxes_in_pixels,
     normalize_boxes,
     normalize_boxes_by_size,
     span_iou,
@@ -84,6 +86,25 @@ def test_normalize_by_size_is_normalize_of_each_row() -> None:
         normalize_boxes(box, width=int(w), height=int(h)) for box, (w, h) in zip(boxes_px, sizes_px, strict=True)
     ]
     assert torch.equal(normalize_boxes_by_size(boxes_px, sizes_px), torch.stack(expected))
+
+
+def test_pixels_by_hand() -> None:
+    """A 200 x 100 px image; what lies outside stays outside."""
+    box = torch.tensor([0.1, 0.2, 0.5, 1.5], dtype=torch.float64)
+    assert boxes_in_pixels(box, torch.tensor([200.0, 100.0], dtype=torch.float64)).tolist() == [
+        20.0,
+        20.0,
+        100.0,
+        150.0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"), [(10, (0.0, 0.0, 4.0, 8.0)), (11, (1.0, 2.0, 5.0, 10.0)), (9, (0.0, 0.0, 4.0, 8.0)), (20, (4.0, 8.0, 8.0, 16.0))]
+)  # fmt: skip
+def test_a_box_between_two(frame: int, expected: tuple[float, ...]) -> None:
+    """A quarter of the way from frame 10 to frame 14; beyond the last, the last."""
+    assert box_between({10: (0.0, 0.0, 4.0, 8.0), 14: (4.0, 8.0, 8.0, 16.0)}, [10, 14], frame) == expected
 
 
 def test_area() -> None:
