@@ -1,23 +1,10 @@
-"""The Ray cluster that trainer ranks run on: a running one, or one node that is started here and listens to nobody else.
+"""Where trainer ranks run on Ray; launchers/ray_cluster.py starts them."""
 
-Ray Train gives a rank the environment that torchrun would (RANK, WORLD_SIZE, ...) and joins the process group.
-"""
-
-import contextlib
-import logging
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from configs.base import Config
-from configs.run import quiet_environment
-
-# Ray's switch for machines that are no cluster, whatever its name says: every server binds to loopback alone. Ray reads
-# it when it is imported.
-LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class RayConfig(Config):
@@ -32,51 +19,3 @@ class RayConfig(Config):
     use_gpu: bool = False
     max_failures: Annotated[int, Field(ge=0)] = 0
     """How often dead trainer ranks are started again, from the run's last checkpoint."""
-
-
-@contextlib.contextmanager
-def cluster(config: RayConfig) -> Iterator[None]:
-    """A connection to a Ray cluster: the one at `address`, or one node started here and stopped at the end."""
-    environment = quiet_environment()
-    if config.address is None:
-        os.environ |= LOOPBACK_ONLY
-    import ray
-
-    if config.address is not None:
-        ray.init(address=config.address, runtime_env={"env_vars": environment}, log_to_driver=True)
-    else:
-        ray.init(
-            num_cpus=config.num_cpus or max(os.cpu_count() or 1, config.num_workers + 1),
-            include_dashboard=False,
-            runtime_env={"env_vars": environment},
-            logging_level=logging.WARNING,
-            logging_config=ray.LoggingConfig(encoding="TEXT", log_level="ERROR"),
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def run_ranks(
-    rank: Callable[[dict[str, Any]], None], arguments: dict[str, Any], config: RayConfig, *, out: str
-) -> None:
-    """`rank(arguments)` on every trainer rank, each in a process of its own; what Ray Train keeps goes to `out`/ray.
-
-    When a rank dies all are started again, `max_failures` times, and an error of theirs is raised after that.
-    """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    trainer = TorchTrainer(
-        rank,
-        train_loop_config=arguments,
-        torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=config.use_gpu),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(Path(out).resolve()),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
-    )
-    trainer.fit()

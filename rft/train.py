@@ -17,11 +17,11 @@ from typing import Any
 
 from configs.base import ConfigError
 from configs.checkpoints import CheckpointStore
-from configs.cluster import cluster, run_ranks
 from configs.command_line import config_from_command_line, explained
 from configs.rewards import check_grounder
 from configs.rft import RFTConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
+from launchers.ray_cluster import cluster, run_ranks
 
 logger = logging.getLogger("rft.train")
 

@@ -12,11 +12,12 @@ import os
 from typing import Any
 
 from configs.checkpoints import CheckpointError
-from configs.cluster import RayConfig, cluster, run_ranks
+from configs.cluster import RayConfig
 from configs.command_line import config_from_command_line, explained
 from configs.run import quiet_environment, setup_logging
 from configs.sft import RaySFTConfig, SFTConfig
 from data.annotations import AnnotationError
+from launchers.ray_cluster import cluster, run_ranks
 from model.grounders import GrounderError
 from sft.train import check_and_read, has_work, train
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-from configs.cluster import LOOPBACK_ONLY
 from configs.run import quiet_environment
+from launchers.ray_cluster import LOOPBACK_ONLY
 
 quiet_environment()
 os.environ |= LOOPBACK_ONLY
@@ -143,7 +143,7 @@ def engine(exported: Path, rft_config: RFTConfig) -> Iterator[Any]:
     """A real vLLM engine, in an actor on a real one-node Ray cluster, serving the MLLM part of the export."""
     import ray
 
-    from configs.cluster import cluster
+    from launchers.ray_cluster import cluster
     from rft.engine_actor import start_engine
     from rft.rollout import EngineClient
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ["configs", "data", "model", "rewards", "evaluation", "sft", "rft", "scripts"]
+PACKAGES = ["configs", "data", "model", "rewards", "evaluation", "launchers", "sft", "rft", "scripts"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -11,11 +11,11 @@ from tiny import Tiny
 from tiny_qwen2_5_vl import make_tiny_qwen2_5_vl
 
 from configs.checkpoints import CheckpointStore
-from configs.cluster import cluster
 from configs.model import BridgeConfig, ModelConfig
 from configs.rft import RFTConfig
 from data.dataset import PromptEncoder
 from evaluation.vllm_engine import RolloutError
+from launchers.ray_cluster import cluster
 from model.build import build_model, save_checkpoint
 from rft.engine_actor import start_engine
 from rft.parity import check_parity

@@ -1,6 +1,7 @@
 """The cluster that a run starts for itself."""
 
 import ipaddress
+import logging
 from typing import Any
 
 import psutil
@@ -18,6 +19,14 @@ def test_everything_listens_on_loopback_only(engine: Any) -> None:
     }
     assert any("raylet" in name for name, _ in listening), "the cluster's processes were not found"
     assert [entry for entry in sorted(listening) if not _is_loopback(entry[1])] == []
+
+
+def test_rays_logging_leaves_ours_alone(engine: Any) -> None:
+    """Ray is told to log errors alone; the level of the root logger, and of our lines, is what it was."""
+    engine.wait_until_ready()
+    assert logging.getLogger("ray").level == logging.ERROR
+    assert logging.getLogger().level < logging.ERROR
+    assert logging.ERROR not in {handler.level for handler in logging.getLogger().handlers}
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,1 @@
+"""Starts the processes that a run consists of."""
