@@ -218,7 +218,7 @@ def read_reason(tiny: Tiny, task: str, rollout: Rollout) -> str:
     return read if isinstance(read, str) else ""
 
 
-@pytest.mark.parametrize(("temperature", "num_generations"), [(0.0, 1), (1.5, 8)])
+@pytest.mark.parametrize(("temperature", "num_generations"), [(0.0, 1), (1.5, 6)])
 def test_a_grammar_holds_for_written_boxes_alone(
     temperature: float,
     num_generations: int,
@@ -266,3 +266,29 @@ def test_exactly_so_many_tokens(server: Server, prompts: list[EncodedPrompt], ar
     assert len(lengths) > 1 and exact == {20}
     with pytest.raises(ValueError, match="exact_tokens: a grammar ends the answer"):
         replace(args, constrained=True, exact_tokens=20)
+
+
+def test_what_is_forgotten_is_computed_anew(server: Server, tiny: Tiny, args: SamplingArgs) -> None:
+    """Keys and values of a prompt, in whole blocks of 128 tokens on CPU, and what the vision encoder made of its video."""
+    import ray
+
+    def cached(actor: Any) -> tuple[int, int]:
+        """Tokens of the prompt that were not computed when it was asked once more; encoded videos that the encoder keeps."""
+        from vllm import SamplingParams
+
+        from data.encoding import vllm_prompt
+
+        llm = actor._engine._llm
+        encoded = llm.collective_rpc(lambda worker: len(worker.model_runner.encoder_cache))[0]
+        (output,) = llm.generate([vllm_prompt(prompt)], SamplingParams(max_tokens=1), use_tqdm=False)
+        return output.num_cached_tokens, encoded
+
+    def forget(actor: Any) -> None:
+        actor._engine.forget()
+
+    prompt = replace(_thinned(tiny, step=1, style=AnswerStyle("tube")), pixel_values_VC=torch.empty(0))
+    server.sample([prompt], replace(args, exact_tokens=4))
+    kept_tokens, kept_videos = ray.get(server.engine._engine.__ray_call__.remote(cached))
+    assert kept_tokens > 0 and kept_videos > 0
+    ray.get(server.engine._engine.__ray_call__.remote(forget))
+    assert ray.get(server.engine._engine.__ray_call__.remote(cached)) == (0, 0)
