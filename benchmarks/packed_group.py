@@ -2,9 +2,11 @@
 
 python -m benchmarks.packed_group --json
 python -m benchmarks.packed_group --prompt-tokens 2000 --completions 8 --completion-tokens 100 --repeats 5
+python -m benchmarks.packed_group --gradient-checkpointing
 
 The tiny Qwen3-VL of the tests (4 layers of width 128, DeepStack) on one rendered video. The vision tower runs once on both
-sides, so what is compared is the LLM and the scoring. Prints
+sides, so what is compared is the LLM and the scoring. Once is cached, and under gradient checkpointing packed
+(model/prompt_pass.py); both sides are checkpointed then, and a layer's input is what they keep of it. Prints
 
     ratio                       median seconds, repeated / once, the two sides in turn
     memory_ratio                bytes that autograd keeps for one micro-batch of equal tokens: what the prompt-once side
@@ -23,6 +25,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.turns import median_seconds, show
 from configs.data import DataConfig
@@ -34,7 +38,7 @@ from data.dataset import PromptEncoder
 from data.encoding import EncodedPrompt
 from data.sources import synthetic
 from data.types import FrameSpan, GroundingSample
-from model.backbone import VisionFeatures, encode_vision, hidden_states, score_tokens
+from model.backbone import VisionFeatures, decoder_layers, encode_vision, hidden_states, score_tokens
 from model.build import build_model
 from model.grounding_model import GroundingModel
 from model.tiny_backbone import make_tiny_backbone
@@ -80,29 +84,39 @@ class Side:
         return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
     def saved_bytes(self) -> int:
-        """What autograd keeps for the backward, parameters left out."""
+        """What is kept for the backward, parameters left out: by autograd, and of checkpointed layers what they are called with."""
         own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
-        kept: dict[int, int] = {}
+        kept: dict[int, Tensor] = {}
 
         def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                kept[storage.data_ptr()] = storage.nbytes()
+            if tensor.untyped_storage().data_ptr() not in own:
+                kept[tensor.untyped_storage().data_ptr()] = tensor
             return tensor
 
+        def called(layer: Module, args: Any, kwargs: Any) -> None:
+            for tensor in tree_leaves((args, kwargs)):
+                if isinstance(tensor, Tensor):
+                    pack(tensor)
+
+        llm = decoder_layers(self.model.mllm)
+        layers = llm if self.model.mllm.is_gradient_checkpointing else []
+        hooks = [layer.register_forward_pre_hook(called, with_kwargs=True) for layer in layers]
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             logps_BL = self.forward()
         del logps_BL
-        return sum(kept.values())
+        for hook in hooks:
+            hook.remove()
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt-tokens", type=int, default=2000, help="at least; the video is as long as that takes")
-    parser.add_argument("--completions", type=int, default=8)
-    parser.add_argument("--completion-tokens", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--completions", type=int, default=8, help="of the one prompt")
+    parser.add_argument("--completion-tokens", type=int, default=100, help="of each completion")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps; their median counts")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="of both sides: once is packed then")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -114,6 +128,9 @@ def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turn, then their memory and their differences."""
     make = sides(folder, arguments.prompt_tokens, arguments.completion_tokens)
     once, each = make(arguments.completions, True), make(arguments.completions, False)
+    if arguments.gradient_checkpointing:
+        once.model.train()  # that of both sides
+        once.model.gradient_checkpointing_enable()
     prompt_length = int(once.batch["prompt_length"][0])
     row_tokens = prompt_length + arguments.completion_tokens
     group_tokens = prompt_length + arguments.completions * arguments.completion_tokens
@@ -125,6 +142,7 @@ def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "prompt_tokens": prompt_length,
         "completions": arguments.completions,
         "completion_tokens": arguments.completion_tokens,
+        "gradient_checkpointing": arguments.gradient_checkpointing,
         "ratio": round(medians["each"] / medians["once"], 3),
         "memory_ratio": round(saved["row"] * group_tokens / row_tokens / saved["once"], 3),
         "memory_ratio_of_the_group": round(saved["each"] / saved["once"], 3),

@@ -1,5 +1,5 @@
 """The video MLLM: a Qwen3-VL, or a Qwen2.5-VL. This file and those that it is made of (model/qwen2_5_vl.py, positions.py,
-generation_inputs.py) are the only ones that know their internals in Hugging Face's transformers.
+prompt_pass.py, generation_inputs.py) are the only ones that know their internals in Hugging Face's transformers.
 
 Contracts with transformers 5.17 (tests/test_model_backbone.py fails when upstream moves): `Qwen3VLModel` has `visual`,
 `language_model` and `get_rope_index`; the vision tower returns merged features as `pooler_output`, patches before the
@@ -7,10 +7,9 @@ merger as `last_hidden_state` (patches of one merged cell are consecutive), and 
 `visual_pos_masks` and `deepstack_visual_embeds`.
 
 Shapes: B rows, V vision inputs, L tokens, T temporal patches, S cells of one temporal patch, D width of the LLM,
-C width of the vision features, N scored tokens, M tapped layers, R tokens after the prompt.
+C width of the vision features, N scored tokens, M tapped layers.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +24,9 @@ from transformers import (
 from model.checkpoint_keys import check_keys, check_model_type
 from model.generation_inputs import generation_inputs
 from model.positions import rope_positions
+from model.prompt_pass import Layers, LLMInput, SharedPrompts, cached_prompts, packed_prompts, whole_rows
 from model.qwen2_5_vl import bound_pixels, row_by_row, stored_name, use_vllm_positions
-from model.side_tokens import beside_frames, reach_of_tokens, reading_mask
+from model.side_tokens import beside_frames, reach_of_tokens
 from model.vision_features import VisionFeatures
 
 CLASSES: dict[str, Any] = {
@@ -123,23 +123,20 @@ def hidden_states(
     (model/side_tokens.py), there is one for each of them, row by row.
 
     Row b has input vision_of_row[b] of `vision`. Rows with the same input have the same prompt, and where there are
-    such rows it is computed once for all of them, unless gradient checkpointing forbids the cache that this takes.
+    such rows it is computed once for all of them (model/prompt_pass.py).
     """
     per_row, query_mask = vision.select(batch["vision_of_row"]), batch["query_mask"].bool()
     queries = queries_KD.expand(len(query_mask), -1, -1) if reach_N is None else queries_KD
-    embeds_BLD = _embeddings(mllm, batch, per_row, queries)
-    is_grouped = len(vision.merged) < len(embeds_BLD) and not mllm.is_gradient_checkpointing
-    positions_3BL = rope_positions(mllm, batch, per_row.grid_V3)
+    embeds_BLD, positions_3BL = _embeddings(mllm, batch, per_row, queries), rope_positions(mllm, batch, per_row.grid_V3)
     reach_BL = None if reach_N is None else reach_of_tokens(query_mask, reach_N)
     if reach_BL is not None:
         positions_3BL = beside_frames(positions_3BL, query_mask, reach_BL)
-    if is_grouped:
-        layers = _layers_once_per_prompt(mllm, batch, vision, embeds_BLD, positions_3BL, reach_BL)
-    else:
-        layers = _layers(mllm, batch, per_row, embeds_BLD, positions_3BL, reach_BL)
+    is_vision_BL, is_real_BL = batch["mm_token_type_ids"] > 0, batch["attention_mask"].bool()
+    rows = LLMInput(embeds_BLD, positions_3BL, is_vision_BL, is_real_BL, reach_BL)
+    layers = _layers(mllm, rows, vision, batch)
     # Entry 0 is the embedding, so layer l's output is entry l + 1.
     tapped = [layers(layer + 1)[query_mask].unflatten(0, (-1, len(queries_KD))) for layer in taps]
-    middle_ND = layers(len(decoder_layers(mllm)) // 2)[batch["mm_token_type_ids"] > 0]
+    middle_ND = layers(len(decoder_layers(mllm)) // 2)[is_vision_BL]
     frames = middle_ND.split([len(cells) for cells in per_row.merged])
     times = per_row.grid_V3[:, 0].tolist()
     return LLMStates(
@@ -147,6 +144,18 @@ def hidden_states(
         torch.stack(tapped, dim=1) if tapped else None,
         tuple(row.unflatten(0, (time, -1)) for row, time in zip(frames, times, strict=True)),
     )
+
+
+def _layers(
+    mllm: Qwen3VLForConditionalGeneration, rows: LLMInput, vision: VisionFeatures, batch: dict[str, Tensor]
+) -> Layers:
+    """As few passes over prompts as can be."""
+    llm, num_prompts, owner_B = mllm.model.language_model, len(vision.merged), batch["vision_of_row"]
+    if num_prompts >= len(owner_B):
+        return whole_rows(llm, rows, vision.select(owner_B))
+    shared = SharedPrompts.of(owner_B, batch["prompt_length"], rows.is_real_BL, num_prompts)
+    once = packed_prompts if mllm.is_gradient_checkpointing else cached_prompts
+    return once(llm, rows, vision, shared)
 
 
 def _embeddings(
@@ -159,102 +168,6 @@ def _embeddings(
         raise ValueError(f"{int(is_vision_BL.sum())} placeholder tokens, {len(pixels_ND)} vision features")
     embeds_BLD = embeds_BLD.masked_scatter(is_vision_BL[..., None], pixels_ND)
     return embeds_BLD.masked_scatter(batch["query_mask"].bool()[..., None], queries.to(embeds_BLD.dtype))
-
-
-Layers = Callable[[int], Tensor]
-"""Entry of transformers' `hidden_states` -> [B, L, D]; the last one is after the final norm."""
-
-
-def _layers(
-    mllm: Qwen3VLForConditionalGeneration,
-    batch: dict[str, Tensor],
-    per_row: VisionFeatures,
-    embeds_BLD: Tensor,
-    positions_3BL: Tensor,
-    reach_BL: Tensor | None,
-) -> Layers:
-    """Every row from its first token to its last."""
-    mask = batch["attention_mask"]
-    if reach_BL is not None:
-        place_BL = torch.arange(reach_BL.shape[1], device=reach_BL.device).expand_as(reach_BL)
-        mask = reading_mask(place_BL, reach_BL, place_BL, mask.bool())
-    output = mllm.model.language_model(
-        inputs_embeds=embeds_BLD,
-        attention_mask=mask,
-        position_ids=positions_3BL,
-        **_deepstack(per_row, batch["mm_token_type_ids"] > 0),
-        use_cache=False,
-        output_hidden_states=True,
-    )
-    return output.hidden_states.__getitem__
-
-
-def _layers_once_per_prompt(
-    mllm: Qwen3VLForConditionalGeneration,
-    batch: dict[str, Tensor],
-    vision: VisionFeatures,
-    embeds_BLD: Tensor,
-    positions_3BL: Tensor,
-    reach_BL: Tensor | None,
-) -> Layers:
-    """The prompt of each vision input once, with a cache that stays in the graph; then what follows it in each row.
-
-    The same numbers and gradients as `_layers`, for V prompts and B completions instead of B of both.
-    """
-    rows_B, length_B, total_B = batch["vision_of_row"], batch["prompt_length"], batch["attention_mask"].sum(dim=1)
-    device, number_B = embeds_BLD.device, torch.arange(len(rows_B), device=embeds_BLD.device)
-    first_V = number_B.new_full((len(vision.merged),), len(rows_B)).scatter_reduce(0, rows_B, number_B, "amin")
-    prompt_L = torch.arange(int(length_B.max()), device=device)
-    prompt_mask_VL = prompt_L < length_B[first_V, None]
-    prompts = mllm.model.language_model(
-        inputs_embeds=embeds_BLD[first_V][:, prompt_L],
-        attention_mask=prompt_mask_VL,
-        position_ids=positions_3BL[:, first_V][..., prompt_L],
-        **_deepstack(vision, batch["mm_token_type_ids"][first_V][:, prompt_L] > 0),
-        use_cache=True,
-        output_hidden_states=True,
-    )
-    for layer in prompts.past_key_values.layers:
-        layer.keys, layer.values = layer.keys[rows_B], layer.values[rows_B]
-    rest_BR = length_B[:, None] + torch.arange(int((total_B - length_B).max()), device=device)
-    rest_mask_BR = rest_BR < total_B[:, None]
-    rest_BR = rest_BR.clamp(max=embeds_BLD.shape[1] - 1)
-    mask_BK = torch.cat([prompt_mask_VL[rows_B], rest_mask_BR], dim=1)
-    mask = mask_BK
-    if reach_BL is not None:
-        place_BK = torch.cat([prompt_L.expand(len(rows_B), -1), rest_BR], dim=1)
-        mask = reading_mask(rest_BR, reach_BL[number_B[:, None], rest_BR], place_BK, mask_BK)
-    rest = mllm.model.language_model(
-        inputs_embeds=embeds_BLD[number_B[:, None], rest_BR],
-        attention_mask=mask,
-        position_ids=positions_3BL[:, number_B[:, None], rest_BR],
-        past_key_values=prompts.past_key_values,
-        use_cache=True,
-        output_hidden_states=True,
-    )
-    source_BL = _places(length_B, len(prompt_L), rest_BR.shape[1], embeds_BLD.shape[1])
-
-    def rows(entry: int) -> Tensor:
-        both = torch.cat([prompts.hidden_states[entry][rows_B], rest.hidden_states[entry]], dim=1)
-        return both[number_B[:, None], source_BL]
-
-    return rows
-
-
-def _deepstack(vision: VisionFeatures, is_vision_BL: Tensor) -> dict[str, Any]:
-    """What Qwen3-VL's LLM adds to its first layers; nothing in Qwen2.5-VL."""
-    features = [torch.cat(layer) for layer in vision.deepstack]
-    return {"visual_pos_masks": is_vision_BL, "deepstack_visual_embeds": features} if features else {}
-
-
-def _places(length_B: Tensor, prompt_width: int, rest_width: int, width: int) -> Tensor:
-    """Where position l of a row is among prompt_width + rest_width columns of both: [B, width].
-
-    The prompt's l below its length, l - length of the rest from there on; the last of the rest for padding.
-    """
-    place_L = torch.arange(width, device=length_B.device)
-    after_BL = place_L - length_B[:, None]
-    return torch.where(after_BL < 0, place_L, prompt_width + after_BL.clamp(max=rest_width - 1))
 
 
 def score_tokens(

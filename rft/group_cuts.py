@@ -1,11 +1,9 @@
 """Which groups of a step share a micro-batch under a token budget: neighbours in length, so that little is padding.
 
-A group's prompt goes through the LLM once and its completions, query slots included, beside one another; where the prompt cannot
-be shared (gradient checkpointing), every completion has it. So a micro-batch computes, with its padding,
+A group's prompt goes through the LLM once, and its completions with their query slots behind it (model/prompt_pass.py). So a
+micro-batch computes, with its padding, groups x (longest prompt + G x longest completion) tokens.
 
-    groups x (longest prompt + G x longest completion)     or     groups x G x longest row     tokens
-
-Cuts are those of data/batching.py, which SFT has. Shapes: P groups, each with its tokens once and of all its rows: [P, 2].
+Cuts are those of data/batching.py, which SFT has. Shapes: P groups, each with the tokens of its prompt and of its rows: [P, 2].
 """
 
 from collections.abc import Sequence
@@ -17,20 +15,18 @@ from data.collate import QueryCount
 from rft.resampling import RolledOut
 
 
-def tokens_of_groups(rolled: Sequence[RolledOut], num_queries: QueryCount, *, is_shared: bool) -> np.ndarray:
-    """[P, 2]: those of the prompt, which is computed once if it `is_shared`, and those of the rows, padded to the longest.
+def tokens_of_groups(rolled: Sequence[RolledOut], num_queries: QueryCount) -> np.ndarray:
+    """[P, 2]: of each prompt, and of its completions, padded to the longest.
 
     Where the number of query slots follows from the answer, as many are counted as there are frames.
     """
-    return np.array([_tokens(one, num_queries, is_shared=is_shared) for one in rolled])
+    return np.array([_tokens(one, num_queries) for one in rolled])
 
 
-def _tokens(one: RolledOut, num_queries: QueryCount, *, is_shared: bool) -> tuple[int, int]:
+def _tokens(one: RolledOut, num_queries: QueryCount) -> tuple[int, int]:
     slots = len(one.prompt.clip.frame_idx_T) if num_queries == "per_frame" else num_queries
-    prompt = len(one.prompt.input_ids_L)
-    rest = max(len(rollout.completion_ids) for rollout in one.group) + slots
-    size = len(one.group)
-    return (prompt, size * rest) if is_shared else (0, size * (prompt + rest))
+    longest = max(len(rollout.completion_ids) for rollout in one.group) + slots
+    return len(one.prompt.input_ids_L), len(one.group) * longest
 
 
 def fewest_parts(tokens_P2: np.ndarray, budget: int) -> int:

@@ -51,7 +51,7 @@ def _parts(rolled: Sequence[RolledOut], learner: Learner, config: RFTConfig, *, 
     budget = config.max_tokens_per_micro_batch
     if budget is None:
         return _in_turn(len(rolled), config.prompts_per_micro_batch)
-    tokens_P2 = tokens_of_groups(rolled, learner.unwrapped.num_queries, is_shared=not config.gradient_checkpointing)
+    tokens_P2 = tokens_of_groups(rolled, learner.unwrapped.num_queries)
     num_parts = fewest_parts(tokens_P2, budget)
     if not is_alone:
         num_parts = learner.largest_over_ranks(num_parts)

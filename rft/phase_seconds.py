@@ -10,7 +10,8 @@
     scoring      the rest of the forward: embeddings, log-probs
     reference    the forward of the reference policy
 
-Phases nest and the inner one counts alone. `completions` holds whole rows where their prompt is not shared. Without
+Phases nest and the inner one counts alone. `completions` holds the prompt too where both are one pass: under gradient
+checkpointing, and in rows whose prompt nobody shares. Without
 `split_forward_time` the forward is all `scoring`.
 """
 

@@ -2,10 +2,12 @@
 
     torchrun --nproc_per_node 2 tests/rft_without_engine.py CONFIG.json
 
-compares, on two ranks with groups of different lengths, a step that is cut by tokens with one that is not, and prints
-`largest_error`, `micro_batches` and `alone` (how many the rank would need by itself) of each rank.
+compares, on two ranks with groups of different lengths, a step that is cut by tokens with one that is not, and that with a step of
+all groups on one rank. Prints of each rank both errors, its `micro_batches`, how many it would need `alone`, and how many
+groups have signal (`kept`).
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -23,10 +25,12 @@ from data.encoding import text_ids
 from data.types import GroundingSample
 from evaluation.vllm_engine import Rollout
 from rft.group_cuts import fewest_parts, tokens_of_groups
-from rft.micro_batches import micro_batches
+from rft.micro_batches import inputs_of, micro_batches
 from rft.resampling import RolledOut
 from rft.rollout import EngineClient
 from rft.sampling import StepPrompts
+from rft.step import answered_tubes, rollout_loss
+from rft.step_metrics import step_counts
 from rft.step_record import StepRecord
 from rft.trainer import GRPOTrainer
 
@@ -81,20 +85,53 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
     return float(torch.stack([(ours[name] - gradient).norm() for name, gradient in theirs.items()]).norm() / norm)
 
 
+def of_one_rank(trainer: GRPOTrainer, rolled: Sequence[RolledOut], signal: Sequence[bool]) -> dict[str, Tensor]:
+    """The gradient of a step of these groups without other ranks, in one micro-batch and without boxes that are supervised."""
+    learner, config = trainer.learner, trainer.config
+    whole = config.model_copy(update={"max_tokens_per_micro_batch": None, "prompts_per_micro_batch": len(rolled)})
+    ((_, batch),) = micro_batches(rolled, learner, whole)
+    counts = step_counts([one.group for one in rolled], signal, config, lambda value: value)
+    learner.unwrapped.zero_grad()
+    output = learner.unwrapped(**inputs_of(batch, learner.accelerator.device))
+    rewards = trainer.rewards(answered_tubes(batch, output))
+    rollout_loss(batch, output, rewards, trainer.running_std, counts, config)[0].backward()
+    return {name: p.grad.clone() for name, p in learner.unwrapped.named_parameters() if p.grad is not None}
+
+
+GROUPS = (([0, 0, 1, 2], [3]), ([0, 40, 41, 42], [0, 2, 3]))
+"""Of each rank: words more in its questions, and groups without signal where those are dropped."""
+
+
+def groups_of_rank(trainer: GRPOTrainer, samples: Sequence[GroundingSample], rank: int) -> list[RolledOut]:
+    lengths, alike = GROUPS[rank]
+    rolled = written(trainer, samples, lengths)
+    if trainer.config.objective.zero_variance == "drop":
+        for position in alike:
+            rolled[position] = replace(rolled[position], group=[rolled[position].group[0]] * 4)
+    return rolled
+
+
 def main() -> None:
-    """One rank: the second has the longer questions."""
+    """One rank: the second has the longer questions, and more groups without signal."""
     config = RFTConfig.model_validate_json(Path(sys.argv[1]).read_text())
     assert config.max_tokens_per_micro_batch is not None
-    trainer = trainer_of(config.model_copy(update={"max_tokens_per_micro_batch": None}))
-    samples = [sample for sample in StepPrompts(config, trainer.learner).samples if sample.task == "stvg"][:4]
-    rolled = written(trainer, samples, [[0, 0, 1, 2], [0, 40, 41, 42]][int(os.environ["RANK"])])
-    whole, _ = accumulated(trainer, rolled, trainer.config)
-    cut, _ = accumulated(trainer, rolled, config)
+    trainer, rank = trainer_of(config.model_copy(update={"max_tokens_per_micro_batch": None})), int(os.environ["RANK"])
     learner = trainer.learner
-    count = len(list(micro_batches(rolled, learner, config, step=0)))
-    tokens_P2 = tokens_of_groups(rolled, learner.unwrapped.num_queries, is_shared=True)
-    alone = fewest_parts(tokens_P2, config.max_tokens_per_micro_batch)
-    sys.stdout.write(f"largest_error {largest_difference(cut, whole)} micro_batches {count} alone {alone}\n")
+    samples = [sample for sample in StepPrompts(config, learner).samples if sample.task == "stvg"][:4]
+    everyones = [groups_of_rank(trainer, samples, other) for other in range(2)]
+    rolled, signals = everyones[rank], [trainer.sampler.signal(groups) for groups in everyones]
+    whole, _ = accumulated(trainer, rolled, trainer.config, signals[rank])
+    one_rank = of_one_rank(trainer, [one for groups in everyones for one in groups], [*signals[0], *signals[1]])
+    cut, _ = accumulated(trainer, rolled, config, signals[rank])
+    tokens_P2 = tokens_of_groups(rolled, learner.unwrapped.num_queries)
+    found = {
+        "cut_error": largest_difference(cut, whole),
+        "one_rank_error": largest_difference(whole, one_rank),
+        "micro_batches": len(list(micro_batches(rolled, learner, config, step=0))),
+        "alone": fewest_parts(tokens_P2, config.max_tokens_per_micro_batch),
+        "kept": sum(signals[rank]),
+    }
+    sys.stdout.write(f"rank {json.dumps(found)}\n")
 
 
 if __name__ == "__main__":

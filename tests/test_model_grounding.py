@@ -82,7 +82,7 @@ def test_rows_that_share_a_prompt_equal_rows_that_repeat_it(
 ) -> None:
     """Groups of three and one, video and prompt computed once for each: the same log-probs, boxes and gradients.
 
-    Gradient checkpointing forbids the cache that this takes; then only the video is computed once.
+    Gradient checkpointing forbids the cache that this takes; then the rows of a group are packed behind their prompt.
 
     Prompts and answers of different lengths, so that both are padded, and rows of a group that are not neighbours.
     """

@@ -8,32 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Tiny
 
+from data.collate import QueryCount
 from evaluation.vllm_engine import Rollout
 from rft.group_cuts import cut_groups, fewest_parts, padded_tokens, tokens_of_groups
 from rft.resampling import RolledOut
 
 
-@pytest.mark.parametrize(
-    ("is_shared", "expected"),
-    [
-        # Answers of 3 and 5 tokens, 4 slots: 2 rows of 9 beside one prompt, or behind one each.
-        (True, lambda prompt: (prompt, 18)),
-        (False, lambda prompt: (0, 2 * (prompt + 9))),
-    ],
-)
-def test_tokens_of_a_group(is_shared: bool, expected, tiny: Tiny) -> None:
+@pytest.mark.parametrize(("num_queries", "slots"), [(4, 4), ("per_frame", 16)])
+def test_tokens_of_a_group(num_queries: QueryCount, slots: int, tiny: Tiny) -> None:
+    """Answers of 3 and 5 tokens on 16 frames: two rows of the longer one."""
     sample = tiny.of_task("stvg")[0]
     prompt = tiny.encoder(sample)
     group = [Rollout([1] * length, [0.0] * length, False, 0) for length in (3, 5)]
-    tokens = tokens_of_groups([RolledOut(sample, prompt, group)], 4, is_shared=is_shared)
-    assert tokens.tolist() == [list(expected(len(prompt.input_ids_L)))]
-
-
-def test_a_slot_for_each_frame_that_there_is(tiny: Tiny) -> None:
-    sample = tiny.of_task("stvg")[0]
-    group = [Rollout([1] * 3, [0.0] * 3, False, 0)] * 2
-    tokens = tokens_of_groups([RolledOut(sample, tiny.encoder(sample), group)], "per_frame", is_shared=True)
-    assert tokens[0, 1] == 2 * (3 + 16)
+    tokens_P2 = tokens_of_groups([RolledOut(sample, prompt, group)], num_queries)
+    assert tokens_P2.tolist() == [[len(prompt.input_ids_L), 2 * (5 + slots)]]
 
 
 @pytest.mark.parametrize(

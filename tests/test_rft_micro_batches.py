@@ -1,5 +1,6 @@
 """A step is the same however it is cut into micro-batches: its gradient, its losses and what is logged of it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tiny import Tiny
 from configs.rft import ObjectiveConfig, RFTConfig
 from configs.run import ROOT
 from rft.group_cuts import padded_tokens, tokens_of_groups
-from rft.micro_batches import micro_batches
+from rft.micro_batches import micro_batches, rewards_without_gradient
 
 LENGTHS = [0, 20, 3, 21, 1, 60]
 """Words more in a question and its longest answer. Tokens of the prompt and of four rows: 105 + 84 to 221 + 316."""
@@ -50,22 +51,33 @@ def test_a_step_cut_by_tokens_is_that_of_one_micro_batch(
     metrics, expected = (record.metrics(trainer.rewards.names) for record in (cut_record, whole_record))
     assert metrics == pytest.approx(expected, rel=1e-6, abs=1e-6)
     parts = [np.array(positions) for positions, _ in micro_batches(rolled, trainer.learner, by_tokens)]
-    tokens_P2 = tokens_of_groups(rolled, trainer.learner.unwrapped.num_queries, is_shared=True)
+    tokens_P2 = tokens_of_groups(rolled, trainer.learner.unwrapped.num_queries)
     assert sorted(map(sorted, (part.tolist() for part in parts))) == [[0, 2, 4], [1], [3], [5]]
     assert max(padded_tokens(parts, tokens_P2)) <= 600
 
 
-def test_batches_have_as_many_tokens_as_are_counted(tiny: Tiny, rft_config: RFTConfig) -> None:
-    """A budget of rows that are computed whole: rows x longest row of the tensors themselves."""
-    config = six_groups(rft_config, ObjectiveConfig(decoder_update="frozen"))
-    config = config.model_copy(update={"gradient_checkpointing": True, "max_tokens_per_micro_batch": 2000})
+@pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["cached", "packed"])
+def test_the_llm_reads_as_many_tokens_as_are_counted(
+    gradient_checkpointing: bool, tiny: Tiny, rft_config: RFTConfig
+) -> None:
+    """Padding included, in one pass or in one of prompts and one of what follows them."""
+    config = six_groups(rft_config, ObjectiveConfig(decoder_update="frozen")).model_copy(
+        update={"gradient_checkpointing": gradient_checkpointing, "max_tokens_per_micro_batch": 900}
+    )
     trainer = trainer_of(config)
     rolled = written(trainer, tiny.of_task("stvg")[:6], LENGTHS)
     batches = list(micro_batches(rolled, trainer.learner, config))
-    tokens_P2 = tokens_of_groups(rolled, trainer.learner.unwrapped.num_queries, is_shared=False)
+    tokens_P2 = tokens_of_groups(rolled, trainer.learner.unwrapped.num_queries)
     counted = padded_tokens([np.array(positions) for positions, _ in batches], tokens_P2)
-    assert [batch.inputs["input_ids"].numel() for _, batch in batches] == counted
-    assert 1 < len(batches) < 6 and max(counted) <= 2000
+    read: list[int] = []
+    trainer.learner.unwrapped.mllm.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["inputs_embeds"][..., 0].numel()), with_kwargs=True
+    )
+    for _, batch in batches:
+        rewards_without_gradient(batch, trainer.learner, trainer.rewards)
+    passes = 1 if gradient_checkpointing else 2
+    assert [sum(read[i : i + passes]) for i in range(0, len(read), passes)] == counted
+    assert len(batches) == 3 and max(counted) <= 900
 
 
 def test_signal_is_found_in_the_order_of_the_groups(tiny: Tiny, rft_config: RFTConfig) -> None:
@@ -85,21 +97,32 @@ def test_a_standard_deviation_of_the_batch_needs_it_whole(rft_config: RFTConfig)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder_update", ["pathwise", "supervised"])
-def test_ranks_take_as_many_micro_batches(decoder_update: str, rft_config: RFTConfig, tmp_path: Path) -> None:
-    """One rank would need two by itself and the other four; each backward is one for both, and the gradient stays."""
-    config = with_fields(
-        rft_config,
-        objective=ObjectiveConfig(decoder_update=decoder_update),
-        max_tokens_per_micro_batch=450,
-        prompts_per_micro_batch=4,
-    )
+@pytest.mark.parametrize(
+    ("objective", "kept"),
+    [
+        (ObjectiveConfig(), [4, 4]),
+        (ObjectiveConfig(decoder_update="supervised"), [4, 4]),
+        (ObjectiveConfig(decoder_update="frozen", zero_variance="drop"), [3, 1]),
+    ],
+    ids=["pathwise", "supervised", "dropped"],
+)
+def test_two_ranks(objective: ObjectiveConfig, kept: list[int], rft_config: RFTConfig, tmp_path: Path) -> None:
+    """One would need two micro-batches by itself and the other four: each backward is one for both, so both take four.
+
+    Their gradient is that of all eight groups on one rank, where three groups of one and one of the other are kept too;
+    but not that of supervised boxes, each of which is a mean over its rank's own targets.
+    """
+    config = with_fields(rft_config, objective=objective, max_tokens_per_micro_batch=450, prompts_per_micro_batch=4)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     launch = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", "2"]
     script = str(ROOT / "tests" / "rft_without_engine.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     output = run("torch.distributed.run", *launch, script, str(tmp_path / "config.json"), env=environment)
-    ranks = [line.split() for line in output.splitlines() if line.startswith("largest_error")]
-    assert sorted(words[5] for words in ranks) == ["2", "4"]
-    assert [words[3] for words in ranks] == ["4", "4"]
-    assert max(float(words[1]) for words in ranks) <= 1e-6
+    ranks = [json.loads(line.removeprefix("rank ")) for line in output.splitlines() if line.startswith("rank ")]
+    ranks.sort(key=lambda found: found["alone"])
+    assert [found["alone"] for found in ranks] == [2, 4]
+    assert [found["micro_batches"] for found in ranks] == [4, 4]
+    assert [found["kept"] for found in ranks] == kept
+    assert max(found["cut_error"] for found in ranks) <= 1e-6
+    if objective.decoder_update != "supervised":
+        assert max(found["one_rank_error"] for found in ranks) <= 1e-6

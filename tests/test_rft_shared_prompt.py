@@ -1,4 +1,4 @@
-"""One prompt pass per group against every row computed whole: log-probs and all gradients, in float32.
+"""One prompt pass per group, cached and packed, against every row whole: log-probs and all gradients, in float32.
 
 Two groups, of G and of two completions, so that G = 1 goes through the cache as well. Their prompts differ in length, as do
 their answers, so both are padded; the rows of a group are not neighbours.
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import run
-from shared_prompt import RELATIVE, groups_of, largest_error, logps_and_gradients
+from shared_prompt import RELATIVE, checkpointed, groups_of, largest_error, logps_and_gradients
 from tiny import Tiny
 
 from configs.lora import LoraConfig
@@ -19,6 +19,7 @@ from data.collate import Batch
 from model.backbone import encode_vision
 from model.grounding_model import GroundingModel
 from model.lora import add_lora
+from model.prompt_pass import BlockMaskError, LLMInput, Packing, SharedPrompts
 
 
 def with_moved_adapters(model: GroundingModel) -> None:
@@ -29,14 +30,18 @@ def with_moved_adapters(model: GroundingModel) -> None:
             torch.nn.init.normal_(parameter, std=0.05)
 
 
+@pytest.mark.parametrize("is_checkpointed", [False, True], ids=["cached", "packed"])
 @pytest.mark.parametrize("is_lora", [False, True], ids=["whole", "lora"])
 @pytest.mark.parametrize("size", [1, 2, 5, 16])
-def test_shared_prompt_equals_repeated_prompt(size: int, is_lora: bool, model: GroundingModel, tiny: Tiny) -> None:
+def test_shared_prompt_equals_repeated_prompt(
+    size: int, is_lora: bool, is_checkpointed: bool, model: GroundingModel, tiny: Tiny
+) -> None:
     if is_lora:
         with_moved_adapters(model)
     shared, repeated = groups_of(tiny.encoder, tiny.of_task("stvg"), size)
     assert len(shared["prompt_length"].unique()) == 2
-    (ours, our_gradients), (theirs, their_gradients) = (logps_and_gradients(model, b) for b in (shared, repeated))
+    theirs, their_gradients = logps_and_gradients(model, repeated)
+    ours, our_gradients = logps_and_gradients(checkpointed(model) if is_checkpointed else model, shared)
     mask = shared["score_mask"].bool()
     torch.testing.assert_close(ours[mask], theirs[mask], rtol=RELATIVE, atol=0)
     assert our_gradients.keys() == their_gradients.keys()
@@ -60,8 +65,11 @@ def test_deepstack_is_part_of_the_comparison(model: GroundingModel, tiny: Tiny) 
             weights.div_(2)
 
 
-def test_a_row_of_padding_alone_changes_nothing(model: GroundingModel, tiny: Tiny) -> None:
+@pytest.mark.parametrize("is_checkpointed", [False, True], ids=["cached", "packed"])
+def test_a_row_of_padding_alone_changes_nothing(is_checkpointed: bool, model: GroundingModel, tiny: Tiny) -> None:
     """Thirty columns more, in the shared form."""
+    if is_checkpointed:
+        checkpointed(model)
     shared, _ = groups_of(tiny.encoder, tiny.of_task("stvg"), 5)
     (ours, our_gradients), (theirs, their_gradients) = (
         logps_and_gradients(model, batch) for batch in (widened(shared, 30), shared)
@@ -75,6 +83,51 @@ def widened(batch: Batch, columns: int) -> Batch:
     return batch | {name: torch.nn.functional.pad(batch[name], (0, columns)) for name in names}
 
 
+def test_packing_is_one_pass_of_as_many_sequences_as_there_are_prompts(model: GroundingModel, tiny: Tiny) -> None:
+    """By the longer prompt, and five rests of the longest each; the group of two has three of padding."""
+    shared, _ = groups_of(tiny.encoder, tiny.of_task("stvg"), 5)
+    shapes: list[torch.Size] = []
+    hook = lambda module, args, kwargs: shapes.append(kwargs["inputs_embeds"].shape)  # noqa: E731
+    model.mllm.model.language_model.register_forward_pre_hook(hook, with_kwargs=True)
+    checkpointed(model)(**shared)
+    rest = int((shared["attention_mask"].sum(dim=1) - shared["prompt_length"]).max())
+    assert shapes == [(2, int(shared["prompt_length"].max()) + 5 * rest, 128)]
+
+
+def test_a_packed_sequence_by_hand() -> None:
+    """Prompts of 2 and 1 tokens; rows 0 and 2 have the first, with 1 and 2 tokens after it, row 1 the second, with 1.
+
+    Columns: two of a prompt, two of a rest, two of another.
+    """
+    owner_B, length_B, total_B = torch.tensor([0, 1, 0]), torch.tensor([2, 1, 2]), torch.tensor([3, 2, 4])
+    shared = SharedPrompts.of(owner_B, length_B, torch.arange(4) < total_B[:, None], 2)
+    packing = Packing.of(shared)
+    assert packing.row_VW.tolist() == [[0, 0, 0, 0, 2, 2], [1, 1, 1, 1, 1, 1]]
+    assert packing.place_VW.tolist() == [[0, 1, 2, 3, 2, 3], [0, 1, 1, 2, 1, 2]]
+    assert packing.is_real_VW.int().tolist() == [[1, 1, 1, 0, 1, 1], [1, 0, 1, 0, 0, 0]]
+    assert packing.rest_W.tolist() == [-1, -1, 0, 0, 1, 1]
+    rows = LLMInput(*[torch.empty(0)] * 4, reach_BL=None)
+    read = packing.mask(rows, shared)[:, 0].int().tolist()
+    assert read[0] == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1],
+    ]
+    assert read[1][2] == [1, 0, 1, 0, 0, 0] and all(row[0] == 1 for row in read[1])
+    assert packing.places(shared, 4).tolist() == [[0, 1, 2, 3], [0, 2, 3, 3], [0, 1, 4, 5]]
+
+
+def test_a_kernel_without_block_masks_is_refused(tiny: Tiny) -> None:
+    model = checkpointed(GroundingModel.from_pretrained(tiny.folder, attn_implementation="eager"))
+    shared, repeated = groups_of(tiny.encoder, tiny.of_task("stvg"), 2)
+    assert torch.isfinite(model(**repeated).logps_BL).all()
+    with pytest.raises(BlockMaskError, match="need attention=sdpa, which takes a block mask; got eager"):
+        model(**shared)
+
+
 @pytest.mark.slow
 def test_two_ranks_with_zero2(tiny: Tiny, tmp_path: Path) -> None:
     """DeepSpeed on gloo, each rank with groups of its own: the partitioned gradients are those of repeated prompts."""
@@ -84,4 +137,4 @@ def test_two_ranks_with_zero2(tiny: Tiny, tmp_path: Path) -> None:
     arguments = [str(ROOT / "tests" / "shared_prompt.py"), str(tiny.folder), str(tmp_path / "data.json")]
     output = run("torch.distributed.run", *launch, *arguments, env=environment)
     errors = [float(line.split()[1]) for line in output.splitlines() if line.startswith("largest_error")]
-    assert len(errors) == 2 and max(errors) <= RELATIVE
+    assert len(errors) == 4 and max(errors) <= RELATIVE
