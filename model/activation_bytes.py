@@ -1,8 +1,9 @@
 """Bytes that autograd keeps for the backward pass, counted in one LLM layer, one vision block and the grounder.
 
-The modules run at their full sizes on fake tensors (shapes and dtypes without numbers), and what they save is seen by
-`saved_tensors_hooks`. A storage counts once; parameters do not count. Contract with transformers 5.17: the signatures of
-a decoder layer and of a vision block, tested by tests/test_sft_plan.py against the memory of a real step.
+The modules run at their full sizes on fake tensors (shapes and dtypes without numbers), the grounder on real ones, since it
+may look at which tokens are a frame's; what they save is seen by `saved_tensors_hooks`. A storage counts once; parameters
+do not count. Contract with transformers 5.17: the signatures of a decoder layer and of a vision block, tested by
+tests/test_sft_plan.py against the memory of a real step.
 
 Shapes: B rows, L tokens, D width of the LLM, C width of the tower, T temporal patches of a sample, P patches and S cells
 of one temporal patch, F frames for the spatial decoder, M tapped layers, K bridging queries.
@@ -25,6 +26,7 @@ from transformers import Qwen3VLConfig
 
 from configs.model import ModelConfig
 from model.backbone import LLMStates, VisionFeatures, decoder_layers
+from model.grounder import Grounder
 from model.grounding_model import GroundingModel
 from model.shapes import empty_model
 
@@ -86,10 +88,12 @@ def count_activations(
 ) -> ActivationBytes:
     """Count them for the sizes of `backbone`, whatever its depth: layers are alike."""
     vision, width = _vision(backbone), _text(backbone).hidden_size
-    model = empty_model(config, _shallow(backbone, config.bridge.num_taps))
+    shallow = _shallow(backbone, num_layers=max(1, len(empty_model(config, backbone).taps)))
+    model, grounder = empty_model(config, shallow), empty_model(config, shallow)
+    grounder_bytes = _grounder(grounder, batch, precision, _stream(precision))
     with FakeTensorMode():
         _on_cpu(model, precision.weights)
-        stream = torch.bfloat16 if precision.weights == torch.bfloat16 else torch.float32
+        stream = _stream(precision)
         is_vision_trained = any(parameter.requires_grad for parameter in model.mllm.model.visual.parameters())
         nothing = Saved(0, 0, 0)
         cells = batch.patches // vision.spatial_merge_size**2
@@ -99,7 +103,7 @@ def count_activations(
             vision_block=_vision_block(model, batch, precision, stream) if is_vision_trained else nothing,
             vision_input=batch.patches * vision.hidden_size * stream.itemsize if is_vision_trained else 0,
             merging=_merging(model, batch, precision, stream) if is_vision_trained else 0,
-            grounder=_kept(_grounder(model, batch, precision, stream)),
+            grounder=grounder_bytes,
             features=(
                 batch.patches * vision.hidden_size * stream.itemsize
                 + cells * width * _products(precision).itemsize * (1 + len(vision.deepstack_visual_indexes))
@@ -108,16 +112,21 @@ def count_activations(
         )
 
 
+def _stream(precision: Precision) -> torch.dtype:
+    """Of what goes from layer to layer."""
+    return torch.bfloat16 if precision.weights == torch.bfloat16 else torch.float32
+
+
 def _products(precision: Precision) -> torch.dtype:
     """Of a matrix product's result."""
     return torch.bfloat16 if precision.autocast else precision.weights
 
 
-def _shallow(backbone: Qwen3VLConfig, num_taps: int) -> Qwen3VLConfig:
+def _shallow(backbone: Qwen3VLConfig, *, num_layers: int) -> Qwen3VLConfig:
     """The same widths with as few layers as the grounder needs, and one vision block."""
     shallow = copy.deepcopy(backbone)
     text, vision = _text(shallow), _vision(shallow)
-    text.num_hidden_layers = min(num_taps, text.num_hidden_layers)
+    text.num_hidden_layers = num_layers
     vision.depth, vision.deepstack_visual_indexes = 1, [0]
     return shallow
 
@@ -145,8 +154,9 @@ def _vision(config: Any) -> Any:
 def _llm_layer(model: GroundingModel, batch: BatchShape, precision: Precision, stream: torch.dtype) -> Saved:
     layer, text = decoder_layers(model.mllm)[0], _text(model.mllm.config)
     angles = tuple(torch.empty(batch.rows, batch.tokens, text.head_dim, dtype=stream) for _ in range(2))
-    # Rows of unequal length need a mask; without one, attention is causal by a flag.
-    mask = torch.ones(batch.rows, 1, batch.tokens, batch.tokens, dtype=torch.bool) if batch.rows > 1 else None
+    # Rows of unequal length and slots beside their frames need a mask; without one, attention is causal by a flag.
+    is_masked = batch.rows > 1 or type(model.grounder).query_reach is not Grounder.query_reach
+    mask = torch.ones(batch.rows, 1, batch.tokens, batch.tokens, dtype=torch.bool) if is_masked else None
 
     def call() -> Any:
         hidden = torch.empty(batch.rows, batch.tokens, text.hidden_size, dtype=stream, requires_grad=True)
@@ -179,13 +189,15 @@ def _merging(model: GroundingModel, batch: BatchShape, precision: Precision, str
     return last + deepstack * len(vision.deepstack_visual_indexes)
 
 
-def _grounder(model: GroundingModel, batch: BatchShape, precision: Precision, stream: torch.dtype) -> Saved:
+def _grounder(model: GroundingModel, batch: BatchShape, precision: Precision, stream: torch.dtype) -> int:
+    """Bytes. Its weights have no numbers that matter."""
     text, vision = _text(model.mllm.config), _vision(model.mllm.config)
     time, height, width = batch.grid
     num_cells = height * width // vision.spatial_merge_size**2
+    grounder = model.grounder.to_empty(device="cpu").to(precision.weights)
 
     def new(*shape: int, dtype: torch.dtype = stream) -> Tensor:
-        return torch.empty(*shape, dtype=dtype, requires_grad=True)
+        return torch.zeros(*shape, dtype=dtype, requires_grad=True)
 
     grid: Any = np.array([batch.grid] * batch.rows)
     features = VisionFeatures(
@@ -198,14 +210,31 @@ def _grounder(model: GroundingModel, batch: BatchShape, precision: Precision, st
     num_slots = batch.frames if model.num_queries == "per_frame" else model.num_queries
     states = LLMStates(
         new(batch.rows, batch.tokens, text.hidden_size),
-        new(batch.rows, len(model.taps), num_slots, text.hidden_size),
+        new(batch.rows, len(model.taps), num_slots, text.hidden_size) if model.taps else None,
         tuple(new(time, num_cells, text.hidden_size) for _ in grid),
     )
-    frames = {
+    inputs = _inputs(batch, num_vision=time * num_cells, num_slots=num_slots)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision.autocast):
+        kept = _storages(lambda: grounder(states, features, inputs))
+    return sum(kept[key] for key in kept.keys() - {_key(parameter) for parameter in grounder.parameters()})
+
+
+def _inputs(batch: BatchShape, *, num_vision: int, num_slots: int) -> dict[str, Tensor]:
+    """Rows of data/collate.py: a token, the video, the question, and the slots."""
+    type_ids, query_mask = torch.zeros(2, batch.rows, batch.tokens, dtype=torch.long)
+    type_ids[:, 1 : 1 + num_vision] = 2
+    query_mask[:, batch.tokens - num_slots :] = 1
+    return {
+        "attention_mask": torch.ones_like(type_ids),
+        "mm_token_type_ids": type_ids,
+        "query_mask": query_mask.bool(),
+        "prompt_length": torch.full((batch.rows,), batch.tokens - num_slots),
+        "grid_thw": torch.tensor([batch.grid] * batch.rows),
+        "vision_of_row": torch.arange(batch.rows),
+        "vision_is_image": torch.zeros(batch.rows, dtype=torch.bool),
         "frame_position": torch.zeros(batch.rows, batch.frames, dtype=torch.long),
         "frame_time_sec": torch.zeros(batch.rows, batch.frames),
     }
-    return _saved(lambda: model.grounder(states, features, frames), model.grounder, precision, shared=[])
 
 
 def _kept(saved: Saved) -> int:

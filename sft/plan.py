@@ -15,7 +15,7 @@ from typing import Any
 
 from configs.base import ConfigError, load_config
 from configs.command_line import config_parser
-from configs.model import BridgeConfig
+from configs.model import GrounderConfig
 from configs.run import quiet_environment
 from configs.sft import SFTConfig
 
@@ -55,6 +55,7 @@ def _frame_size(text: str) -> tuple[int, int]:
 def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (1280, 720)) -> Plan:
     """All numbers of a run. size: (width, height) of its videos. Raises ConfigError."""
     from model.activation_bytes import BatchShape, count_activations
+    from model.grounders import GrounderError
     from model.grounding_model import MLLM_FOLDER
     from model.shapes import BackboneConfigError, backbone_config, empty_model
     from sft.plan_memory import LOGITS_BYTES, activation_bytes, read_zero
@@ -67,14 +68,14 @@ def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (
     except BackboneConfigError as error:
         raise ConfigError(f"{'model.backbone' if config.checkpoint is None else 'checkpoint'}: {error}") from None
     config = _as_built_here(_with_grounder_of_checkpoint(config))
-    if config.model.grounder != "bridge":
-        raise ConfigError(f"model.grounder: only the memory of bridge can be planned, got {config.model.grounder}")
-    model = empty_model(config.model, backbone)
-    tokens = _sample_tokens(config, backbone, folder, size)
+    try:
+        model = empty_model(config.model, backbone)
+    except GrounderError as error:
+        raise ConfigError(str(error)) from None
+    frames = config.frames.num_positive + config.frames.num_negative
+    tokens = _sample_tokens(config, model, folder, size, num_frames=frames)
     rows = config.per_device_train_batch_size
-    batch = BatchShape(
-        rows=rows, tokens=tokens.total, frames=config.frames.num_positive + config.frames.num_negative, grid=tokens.grid
-    )
+    batch = BatchShape(rows=rows, tokens=tokens.total, frames=frames, grid=tokens.grid)
     zero = None if config.deepspeed is None else read_zero(config.deepspeed)
     saved = count_activations(config.model, backbone, batch, _precision(config))
     activations = activation_bytes(
@@ -100,9 +101,13 @@ def _with_grounder_of_checkpoint(config: SFTConfig) -> SFTConfig:
     if config.checkpoint is None:
         return config
     trained = GroundingConfig.from_pretrained(config.checkpoint)
-    changes: dict[str, Any] = {"grounder": trained.grounder}
-    if trained.grounder == "bridge":
-        changes["bridge"] = BridgeConfig(**(trained.grounder_args or {}))
+    args = trained.grounder_args or {}
+    section = getattr(config.model, trained.grounder, None)
+    if isinstance(section, GrounderConfig):
+        own = {trained.grounder: type(section)(**args), "grounder_args": {}}
+    else:
+        own = {"grounder_args": args}
+    changes: dict[str, Any] = {"grounder": trained.grounder} | own
     return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
@@ -113,8 +118,8 @@ def _as_built_here(config: SFTConfig) -> SFTConfig:
     return config.model_copy(update={"model": config.model.model_copy(update={"attention": "sdpa"})})
 
 
-def _sample_tokens(config: SFTConfig, backbone: Any, folder: str, size: tuple[int, int]) -> Any:
-    """With the backbone's processor, where it is a folder that has one."""
+def _sample_tokens(config: SFTConfig, model: Any, folder: str, size: tuple[int, int], *, num_frames: int) -> Any:
+    """With the backbone's processor, where it is a folder that has one. num_frames: chosen ones, with a query each."""
     from data.token_budget import PromptError
     from model.backbone import load_processor
     from sft.plan_tokens import sample_tokens
@@ -125,8 +130,9 @@ def _sample_tokens(config: SFTConfig, backbone: Any, folder: str, size: tuple[in
     try:
         return sample_tokens(
             config.data,
-            patch_px=backbone.vision_config.patch_size,
-            num_queries=config.model.bridge.num_queries,
+            patch_px=model.mllm.config.vision_config.patch_size,
+            num_queries=num_frames if model.num_queries == "per_frame" else model.num_queries,
+            answer_format=model.grounder.answer_format,
             processor=processor,
             size=size,
         )

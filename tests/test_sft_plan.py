@@ -13,13 +13,14 @@ import pytest
 import step_memory
 import torch
 import yaml
-from tiny import Tiny
+from tiny import GROUNDED, Tiny
 
 from configs.base import ConfigError, load_config
 from configs.model import BridgeConfig, ModelConfig
 from configs.rft import RFTConfig
 from configs.run import ROOT
 from configs.sft import SFTConfig
+from data.dataset import PromptEncoder
 from data.encoding import text_ids
 from model.backbone import load_mllm
 from model.grounding_model import GroundingConfig, GroundingModel
@@ -52,17 +53,18 @@ def parameters(config: SFTConfig) -> dict[str, dict[str, int]]:
 
 
 @pytest.mark.parametrize("freeze_vision", [True, False])
-def test_parameters_are_exact(
-    config_path: Path, backbone: Path, bridge_config: BridgeConfig, freeze_vision: bool
-) -> None:
+@pytest.mark.parametrize("grounder", GROUNDED)
+def test_parameters_are_exact(config_path: Path, backbone: Path, grounder: str, freeze_vision: bool) -> None:
     """The plan's counts from the config against the weights of the loaded model, by their names."""
+    overrides = [f"model.grounder={grounder}", f"model.freeze_vision={str(freeze_vision).lower()}"]
+    config = load_config(SFTConfig, config_path, overrides)
     mllm = load_mllm(str(backbone), dtype=torch.float32)
-    model = GroundingModel(GroundingConfig(grounder_args=bridge_config.model_dump()), mllm)
+    args = config.model.args_of_grounder()
+    model = GroundingModel(GroundingConfig(grounder=grounder, grounder_args=args), mllm)
     real = {"vision": 0, "llm": 0, "grounder": 0}
     for name, parameter in model.named_parameters():
         part = "grounder" if name.startswith("grounder.") else "vision" if ".visual." in name else "llm"
         real[part] += parameter.numel()
-    config = load_config(SFTConfig, config_path, [f"model.freeze_vision={str(freeze_vision).lower()}"])
     planned = parameters(config)
     for part, count in real.items():
         is_frozen = part == "vision" and freeze_vision
@@ -89,6 +91,35 @@ def test_tokens_are_exact(tiny: Tiny) -> None:
     assert tokens.answer == len(text_ids(tiny.processor, "<time> 12.3 - 45.6 </time>"))
 
 
+def test_written_boxes_have_their_budget(tiny: Tiny) -> None:
+    """The encoder's, for the same question; and counted roughly, by hand.
+
+    64 frames at 2 a second are 32 indices. Two boxes for each: 5 numbers of up to 4 digits, with "." "[" "," "," "," "]" and
+    a comma between boxes, are 27 tokens. <time> n - n </time> is 8 with numbers of 4, the other tags 7 each, the end 1.
+    """
+    sample = dataclasses.replace(tiny.of_task("stvg")[0], query=SYNTHETIC_QUERY)
+    prompt = PromptEncoder(tiny.processor, tiny.data, answer_format="tube")(sample)
+    args: dict[str, Any] = {"patch_px": 16, "num_queries": 0, "size": (1280, 720), "answer_format": "tube"}
+    tokens = sample_tokens(tiny.data, processor=tiny.processor, **args)
+    assert tokens.answer == prompt.box_tokens > 0
+    assert tokens.vision + tokens.text == len(prompt.input_ids_L)
+    data = load_config(SFTConfig, ROOT / "configs" / "sft" / "stvg_o1_2b.yaml").data
+    assert sample_tokens(data, processor=None, **args).answer == 32 * 2 * 27 + 8 + 2 * 4 + 2 * 7 + 1
+
+
+@pytest.mark.parametrize(("grounder", "num_queries"), [("bridge", 4), ("interleaved", 6 + 2), ("text", 0)])
+def test_every_grounder_has_a_plan(
+    config_path: Path, tiny_of: dict[str, Tiny], grounder: str, num_queries: int
+) -> None:
+    """Fresh, and of a checkpoint, whose sizes are not the config's. A query for each frame, or as many as there are."""
+    fresh = plan(load_config(SFTConfig, config_path, [f"model.grounder={grounder}"]))
+    assert fresh["tokens_per_sample"]["queries"] == num_queries
+    assert fresh["memory_bytes"]["peak"] > fresh["memory_bytes"]["activations"] > 0
+    trained = tiny_of[grounder]
+    planned = plan(load_config(SFTConfig, config_path, [f"checkpoint={trained.folder}"]))
+    assert planned["parameters"]["grounder"]["trainable"] == sum(p.numel() for p in trained.model.grounder.parameters())
+
+
 def test_frames_are_resized_to_the_budget() -> None:
     """64 frames of 16:9 within 64 x 336 x 336 px: 448 x 224, the multiples of 32 below 448 x 252. No processor at hand."""
     path = ROOT / "configs" / "sft" / "bridge_2b.yaml"
@@ -108,6 +139,9 @@ VARIANTS = {
     "accumulation": ["gradient_accumulation_steps=2"],
     "lora": ["model.lora={r: 8}"],
     "bfloat16": ["model.dtype=bfloat16"],
+    "interleaved": ["model.grounder=interleaved"],
+    "learned attention": ["model.grounder=interleaved", "model.interleaved.attention=learned"],
+    "text": ["model.grounder=text"],
 }
 
 
@@ -207,7 +241,7 @@ def test_output_as_json_and_as_tables(config_path: Path, capsys: pytest.CaptureF
         (["checkpoint=/absent"], "checkpoint: /absent/mllm: expected a folder"),
         (["deepspeed=/absent.json"], "deepspeed: /absent.json: expected a DeepSpeed JSON"),
         (["max_step=3"], "did you mean 'max_steps'?"),
-        (["model.grounder=interleaved"], "model.grounder: only the memory of bridge can be planned, got interleaved"),
+        (["model.grounder=brige"], "model.grounder: expected one of bridge, interleaved, text; got 'brige'"),
         (["--num-processes", "0"], "--num-processes: expected a whole number above 0, got '0'"),
         (["--frame-size", "1280"], "--frame-size: expected WIDTHxHEIGHT"),
     ],
