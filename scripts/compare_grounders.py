@@ -2,8 +2,8 @@
 
     python -m scripts.compare_grounders --configs configs/grounders --out outputs/grounders --results docs/results/grounders
 
-An MLLM is taught once what a released one can do: what a sentence is about in a frame, and to write boxes. Each cell starts
-from it with a grounder and a seed: SFT, held-out answers, GRPO, held-out answers. A seed draws the grounder's weights, the
+An MLLM is taught once what a released one can do: what a sentence is about in frames and videos, and to write intervals, boxes
+and tubes. Each cell starts from it with a grounder and a seed: SFT, held-out answers, GRPO, held-out answers. A seed draws the grounder's weights, the
 order of samples, the annotators' errors and the rollouts. Started again after a kill, finished stages are skipped and the
 interrupted one goes on from its last checkpoint. Cells have records of their own: with `--grounders text` in one terminal
 and `--grounders bridge interleaved` in another they run side by side, once the base is there.
@@ -28,12 +28,13 @@ def main() -> None:
         grounders = load_grounders(arguments.configs)
     chosen = chosen_grounders(parser, arguments.grounders, grounders)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for stage in [*base_stages(arguments.configs, arguments.out), latency_stage(arguments.out)]:
+    for stage in base_stages(arguments.configs, arguments.out):
         run_once(stage, arguments.out / RECORD)
     trained = {name: grounders[name] for name in chosen}
     for record, stage in all_stages(arguments.configs, arguments.out, trained, arguments.seeds):
         record.parent.mkdir(parents=True, exist_ok=True)
         run_once(stage, record)
+    run_once(latency_stage(arguments.out), arguments.out / "latency_stages.json")
     publish(grounders, arguments.out, arguments.results, module="scripts.compare_grounders")
 
 

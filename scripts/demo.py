@@ -16,8 +16,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from configs.base import config_files
@@ -34,12 +34,13 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Stage:
-    """One command; `module` is what follows `python -m`."""
+    """One command; `module` is what follows `python -m`. after: the key of the stage whose outcome it takes, if it is told."""
 
     title: str
     module: tuple[str, ...]
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    after: str = ""
 
     @property
     def command(self) -> list[str]:
@@ -47,10 +48,11 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """What a finished stage is known by: its command and what its configs say, with those that they include."""
+        """What a finished stage is known by: its command, what its configs and those that they include say, and `after`."""
         named = [ROOT / word for word in self.arguments if word.endswith(".yaml")]
         configs = b"".join(path.read_bytes() for config in named for path in config_files(config))
-        return f"{shlex.join(self.command)}  # configs {hashlib.sha256(configs).hexdigest()[:12]}"
+        digest = hashlib.sha256(configs + self.after.encode()).hexdigest()[:12]
+        return f"{shlex.join(self.command)}  # configs {digest}"
 
 
 def main() -> None:
@@ -137,6 +139,15 @@ def grpo_stages(
         Stage(f"evaluate GRPO{name}", ("evaluation.run",), ("--config", str(configs / "evaluate.yaml"), videos,
               f"checkpoint={out}/rft{name}/checkpoint", f"out={out}/eval_grpo{name}")),
     ]  # fmt: skip
+
+
+def in_turn(stages: Iterable[Stage], *, after: str = "") -> list[Stage]:
+    """Each stage after the one before it, so that a change of one makes all that follow run again."""
+    chained = []
+    for stage in stages:
+        chained.append(replace(stage, after=after))
+        after = chained[-1].key
+    return chained
 
 
 def run_once(stage: Stage, record: Path) -> float:

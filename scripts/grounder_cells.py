@@ -11,10 +11,11 @@ from configs.evaluation import EvaluationConfig
 from configs.rft import RFTConfig
 from configs.sft import SFTConfig
 from scripts.ablation_cells import Changes, Name, check_changes, overrides
-from scripts.demo import ONE_THREAD, TWO_RANKS, Stage
+from scripts.demo import ONE_THREAD, TWO_RANKS, Stage, in_turn
 
-STEPS = ("sft", "grpo")
-"""After which a cell is asked about the held-out videos, in its folders eval_sft and eval_grpo."""
+TITLES = {"sft": "SFT", "grpo": "SFT + GRPO"}
+"""Of the steps after which a cell is asked about the held-out videos, in its folders eval_sft and eval_grpo."""
+STEPS = tuple(TITLES)
 RECORD = "stages.json"
 """Of the stages that have finished: of a cell in its folder, so that cells may run side by side; of the base above them."""
 
@@ -57,7 +58,7 @@ def base_stages(configs: Path, out: Path) -> list[Stage]:
     def config(name: str) -> tuple[str, str]:
         return "--config", str(configs / f"{name}.yaml")
 
-    return [
+    return in_turn([
         Stage("render frames", ("data.prepare",), (*config("base_states"), frames)),
         Stage("render videos", ("data.prepare",), (*config("sft"), videos)),
         Stage("tiny backbone", ("model.tiny_backbone",),
@@ -70,7 +71,7 @@ def base_stages(configs: Path, out: Path) -> list[Stage]:
               f"run.out={out}/base_videos", f"model.backbone={out}/base_boxes/checkpoint/mllm"), ONE_THREAD),
         Stage("base: written tubes", ("sft.train",), (*config("base_tubes"), videos,
               f"run.out={out}/base_tubes", f"model.backbone={out}/base_videos/checkpoint/mllm"), ONE_THREAD),
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 def latency_stage(out: Path) -> Stage:
@@ -79,7 +80,8 @@ def latency_stage(out: Path) -> Stage:
 
 
 def cell_stages(configs: Path, out: Path, name: str, grounder: ComparedGrounder, seed: int) -> list[Stage]:
-    """SFT, its evaluation, GRPO, its evaluation. On one thread, so that several cells may run side by side."""
+    """SFT, its evaluation, GRPO, its evaluation: after the base, and again where that has changed. Several cells may run side by
+    side: SFT and answers have one thread, GRPO as many as cores that it may use (`taskset -c 0` leaves it one)."""
     folder, videos, run = cell_folder(out, name, seed), f"data.source.root={out}/videos", f"run.seed={seed}"
 
     def evaluate(step: str, trained: str) -> Stage:
@@ -87,7 +89,7 @@ def cell_stages(configs: Path, out: Path, name: str, grounder: ComparedGrounder,
         return Stage(f"{name}, seed {seed}: evaluate {step}", ("evaluation.run",),
                      ("--config", str(configs / "evaluate.yaml"), videos, *where, *overrides(grounder.evaluate)), ONE_THREAD)  # fmt: skip
 
-    return [
+    return in_turn([
         Stage(f"{name}, seed {seed}: SFT", ("sft.train",), ("--config", str(configs / "sft.yaml"), videos, run,
               f"run.out={folder}/sft", f"model.backbone={out}/base_tubes/checkpoint/mllm",
               *overrides(grounder.sft)), ONE_THREAD),
@@ -95,7 +97,7 @@ def cell_stages(configs: Path, out: Path, name: str, grounder: ComparedGrounder,
         Stage(f"{name}, seed {seed}: GRPO", ("rft.train",), ("--config", str(configs / "rft.yaml"), videos, run,
               f"run.out={folder}/rft", f"checkpoint={folder}/sft/checkpoint", *overrides(grounder.rft)), ONE_THREAD),
         evaluate("grpo", "rft"),
-    ]  # fmt: skip
+    ], after=base_stages(configs, out)[-1].key)  # fmt: skip
 
 
 def all_stages(

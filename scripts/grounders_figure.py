@@ -10,9 +10,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from scripts.grounder_cells import TITLES
+
 SCORES = ("m_tIoU", "m_vIoU", "gt_vIoU")
 COLOURS = {"sft": "C0", "grpo": "C1"}
-TITLES = {"sft": "SFT", "grpo": "SFT + GRPO"}
 
 
 def draw_grounders(record: Mapping[str, Any], path: Path) -> None:
@@ -38,7 +39,11 @@ def _draw_score(axis: Axes, record: Mapping[str, Any], column: str) -> None:
             place, colour = names.index(name) + shift, COLOURS[step]
             axis.plot([place, place], entry["values"][f"{column}_ci95"], color=colour, linewidth=1.5)
             axis.plot(
-                place, entry["values"][column], "o", color=colour, label=TITLES[step] if name == names[0] else None
+                place,
+                entry["values"][column],
+                "o",
+                color=colour,
+                label=TITLES[step] if name == next(iter(entries)) else None,
             )
             axis.plot([place] * len(entry["seeds"]), entry["by_seed"][column], ".", color="black", markersize=3)
     axis.set_xticks(range(len(names)), names, fontsize=8)

@@ -98,14 +98,19 @@ def read_runs(grounders: Mapping[str, ComparedGrounder], out: Path) -> Runs:
         for name in grounders:
             for path in sorted(out.glob(f"cells/{name}/seed*/eval_{step}/metrics.json")):
                 cell = path.parent.parent
-                cost = json.loads(path.read_text())
-                runs[step].setdefault(name, {})[seed_of(cell)] = Answered(
-                    *right_and_wrong(samples, path.parent),
-                    generated_tokens=cost["generated_tokens"],
-                    seconds_per_sample=cost["seconds_per_sample"],
-                    minutes=train_minutes(cell / TRAINED[step]),
-                )
+                scores, minutes = right_and_wrong(samples, path.parent), train_minutes(cell / TRAINED[step])
+                runs[step].setdefault(name, {})[seed_of(cell)] = Answered(*scores, *_cost(path), minutes)
     return runs
+
+
+def _cost(path: Path) -> tuple[float, float]:
+    """Tokens and seconds of an answer. Raises ConfigError for the metrics of an evaluation that did not note them."""
+    metrics = json.loads(path.read_text())
+    if not {"generated_tokens", "seconds_per_sample"} <= metrics.keys():
+        raise ConfigError(
+            f"{path}: no generated_tokens or seconds_per_sample; remove its folder, and it is asked again"
+        )
+    return metrics["generated_tokens"], metrics["seconds_per_sample"]
 
 
 def entry(runs: Mapping[int, Answered]) -> Entry:
@@ -138,7 +143,9 @@ def differences(runs: Mapping[str, Mapping[int, Answered]]) -> dict[str, Entry]:
 def gains(runs: Runs) -> dict[str, Entry]:
     """What GRPO adds to each grounder."""
     before, after = (runs[step] for step in STEPS)
-    return {name: _paired(after[name], before[name]) for name in after if name in before}
+    return {
+        name: _paired(after[name], before[name]) for name in after if after[name].keys() & before.get(name, {}).keys()
+    }
 
 
 def _paired(ours: Mapping[int, Answered], theirs: Mapping[int, Answered]) -> Entry:

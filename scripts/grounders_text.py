@@ -6,23 +6,28 @@ from typing import Any
 
 from evaluation.benchmarks import HCSTVG_V1_TEST, HCSTVG_V2_VAL, VIDSTG_TEST, Published
 from scripts.demo_summary import COLUMNS, difference_cells, markdown_table, provenance, value_cells
+from scripts.grounder_cells import TITLES
+from scripts.seed_scores import is_certain
 
-TITLES = {"sft": "SFT", "grpo": "SFT + GRPO"}
 SYSTEMS = ("Bridge-STG", "SpaceVLLM", "STVG-o1")
 PUBLISHED: dict[str, Sequence[Published]] = {
     "VidSTG test": VIDSTG_TEST, "HC-STVG v1 test": HCSTVG_V1_TEST, "HC-STVG v2 val": HCSTVG_V2_VAL,
 }  # fmt: skip
 JUDGED = "m_vIoU"
 SETTING = """\
-All cells start from one MLLM, which has learned on single frames which tokens a sentence is about (ETA's losses alone) and to
-write a box as text, and see the same samples in the same order, the same frames of the same videos at the same size, for the
-same number of steps, with the same rewards in GRPO. What differs is the grounder, and with it what an answer costs.
-Right - wrong: what the right sentence scores above another sample's."""
+All cells start from one MLLM. It has learned, on frames and on videos, which tokens and frames a sentence is about (ETA's losses
+alone, no decoder's), and then to write intervals, boxes and whole tubes as text, which is what `text` answers with: more of its own
+training than the other two have had. From there all see the same samples in the same order and the same videos at the same size, for
+the same number of steps, with the same rewards in GRPO. What differs is the grounder, and with it what an answer costs; and
+`interleaved` learns its boxes from 8 frames inside the interval, `bridge` from 6 and 2 outside. Right - wrong: what the
+right sentence scores above another sample's."""
 COST = """\
 Tokens: that an answer has, its end included. Seconds: of one answer, 64 at a time, the video read and all forwards made.
-Minutes: of the training's steps."""
+Minutes: all steps of the training at the median time of a step. Where cells ran side by side, seconds and minutes are those of a
+shared machine."""
 RULE = """\
-`>`: the interval of the difference over sentences excludes 0 and every seed has its sign; `~`: not so."""
+`>`: the interval of the difference over sentences excludes 0 and every one of at least two seeds has its sign; `~`: not so. Sentences
+are resampled as if independent, though some videos have two, and no correction is made for several comparisons."""
 LIMITS = """\
 A model of 1.3 M parameters on rendered shapes: what it is worth for released backbones is not known, and the published
 systems differ in backbone, data and steps too. SFT's text learns intervals that are off by up to 0.5 s, GRPO's reward is exact."""
@@ -106,15 +111,14 @@ def order(entries: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
     names = sorted(entries, key=lambda name: -entries[name]["values"][JUDGED])
     text = names[0]
     for better, worse in pairwise(names):
-        row = differences.get(f"{better} - {worse}") or differences.get(f"{worse} - {better}")
-        text += f" {'>' if row is not None and is_certain(row[JUDGED]) else '~'} {worse}"
+        text += f" {'>' if _is_above(better, worse, differences) else '~'} {worse}"
     return text
 
 
-def is_certain(difference: Mapping[str, Any]) -> bool:
-    """Whether the interval over sentences excludes 0 and all seeds have the sign of the mean."""
-    low, high = difference["ci95"]
-    return low * high > 0 and all(value * difference["mean"] > 0 for value in difference["by_seed"])
+def _is_above(better: str, worse: str, differences: Mapping[str, Any]) -> bool:
+    signs = {f"{better} - {worse}": 1, f"{worse} - {better}": -1}
+    told = [(differences[title][JUDGED], sign) for title, sign in signs.items() if title in differences]
+    return any(is_certain(difference) and difference["mean"] * sign > 0 for difference, sign in told)
 
 
 def order_lines(record: Mapping[str, Any]) -> list[str]:

@@ -1,26 +1,26 @@
 """What goes on from one supervised checkpoint (configs/grpo_study/arms.yaml): the arms of a study of GRPO, and their stages.
 
 The first GRPO arm of a grounder sets the time. The other GRPO arms take as many steps, and supervised ones as many as fit into
-its time, by the seconds that a step took when the checkpoint was trained.
+its time, by the seconds that a step took when the checkpoint was trained. That is fair where both had the same cores: SFT has one
+thread, and GRPO one for each core that it may use, so start the study with `taskset -c 0`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.base import Config, load_config
+from configs.base import Config, ConfigError, load_config
 from configs.checkpoints import write_atomically
 from configs.evaluation import EvaluationConfig
 from configs.rft import RFTConfig
-from configs.run import read_metrics
 from configs.sft import SFTConfig
 from scripts.ablation_cells import Changes, Name, check_changes, overrides
-from scripts.demo import ONE_THREAD, Stage
-from scripts.grounder_cells import cell_folder
-from scripts.seed_scores import train_minutes
+from scripts.demo import ONE_THREAD, Stage, in_turn
+from scripts.grounder_cells import ComparedGrounder, cell_folder
+from scripts.seed_scores import seconds_per_step, train_minutes
 
 Kind = Literal["grpo", "supervised"]
 
@@ -70,16 +70,40 @@ def study_folder(out: Path, grounder: str, seed: int) -> Path:
     return out / "grpo" / grounder / f"seed{seed}"
 
 
-def arm_stages(configs: Path, out: Path, grounder: str, arms: Arms, seed: int) -> Iterator[Stage]:
-    """Train and evaluate every arm; a supervised one is made up when GRPO has run, whose time it gets."""
-    yield evaluate(configs, out, grounder, arms, seed, "checkpoint")
+def check_prompts(
+    grounders: Mapping[str, Arms], configs: Path, compared: Mapping[str, ComparedGrounder], base: Path
+) -> None:
+    """Raise ConfigError for a supervised arm that writes its prompts otherwise than the checkpoint that it goes on from, which
+    would be refused when its turn comes; and for a grounder that the comparison does not have.
+
+    compared, base: the comparison's table, and the folder of its configs.
+    """
+    for name, arms in grounders.items():
+        if name not in compared:
+            raise ConfigError(f"{configs / 'arms.yaml'}: {name}: expected one of {', '.join(compared)}")
+        learned = load_config(SFTConfig, base / "sft.yaml", overrides(compared[name].sft)).data.prompt
+        for arm, changes in arms.supervised.items():
+            asked = load_config(SFTConfig, configs / "sft.yaml", overrides(changes)).data.prompt
+            if asked != learned:
+                raise ConfigError(
+                    f"{configs / 'arms.yaml'}: {name}.supervised.{arm}: data.prompt is {asked}, the checkpoint's {learned}"
+                )
+
+
+def arm_stages(configs: Path, out: Path, grounder: str, arms: Arms, seed: int, *, after: str = "") -> Iterator[Stage]:
+    """Train and evaluate every arm, after the stage of the checkpoint; a supervised one is made up when GRPO has run, whose time
+    it gets."""
+    yield from in_turn([evaluate(configs, out, grounder, arms, seed, "checkpoint")], after=after)
+    first = None
     for arm, changes in arms.grpo.items():
-        yield _train(configs, out, grounder, seed, arm, "grpo", changes)
-        yield evaluate(configs, out, grounder, arms, seed, arm)
+        stages = [_train(configs, out, grounder, seed, arm, "grpo", changes)]
+        stages = in_turn([*stages, evaluate(configs, out, grounder, arms, seed, arm)], after=after)
+        first = first or stages[0].key
+        yield from stages
     for arm, changes in arms.supervised.items():
-        steps = steps_in_time(out, grounder, seed, first=next(iter(arms.grpo)))
-        yield _train(configs, out, grounder, seed, arm, "supervised", changes | {"max_steps": steps})
-        yield evaluate(configs, out, grounder, arms, seed, arm)
+        steps = steps_in_time(out, grounder, seed, first=next(iter(arms.grpo)), run=first or "")
+        stages = [_train(configs, out, grounder, seed, arm, "supervised", changes | {"max_steps": steps})]
+        yield from in_turn([*stages, evaluate(configs, out, grounder, arms, seed, arm)], after=after)
 
 
 def _train(configs: Path, out: Path, grounder: str, seed: int, arm: str, kind: Kind, changes: Changes) -> Stage:
@@ -99,17 +123,15 @@ def evaluate(configs: Path, out: Path, grounder: str, arms: Arms, seed: int, arm
     return Stage(f"{grounder}, seed {seed}: evaluate {arm}", ("evaluation.run",), words, ONE_THREAD)
 
 
-def steps_in_time(out: Path, grounder: str, seed: int, *, first: str) -> int:
-    """How many supervised steps take the time of the first GRPO arm. Found once, and noted: a run started again is the same."""
+def steps_in_time(out: Path, grounder: str, seed: int, *, first: str, run: str) -> int:
+    """How many supervised steps take the time of the first GRPO arm, both by the median time of a step.
+
+    run: which run of that arm it is. Found once for it, and noted: a study started again is the same.
+    """
     note = study_folder(out, grounder, seed) / "supervised_steps.json"
-    if not note.exists():
-        start, minutes = cell_folder(out, grounder, seed) / "sft", train_minutes(note.parent / first)
-        logged = [row["step"] for row in read_metrics(start / "metrics.jsonl") if "loss/total" in row]
-        minutes_per_step = train_minutes(start) / (logged[-1] - logged[0])
-        found = {
-            "minutes": minutes,
-            "minutes_per_step": minutes_per_step,
-            "steps": max(1, round(minutes / minutes_per_step)),
-        }
+    if not note.exists() or json.loads(note.read_text())["run"] != run:
+        minutes = train_minutes(note.parent / first)
+        step_sec = seconds_per_step(cell_folder(out, grounder, seed) / "sft")
+        found = {"run": run, "minutes": minutes, "step_sec": step_sec, "steps": max(1, round(60 * minutes / step_sec))}
         write_atomically(note, json.dumps(found, indent=1) + "\n")
     return json.loads(note.read_text())["steps"]

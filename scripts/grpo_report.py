@@ -57,7 +57,7 @@ def main() -> None:
 def publish(grounders: Mapping[str, Arms], out: Path, results: Path, *, module: str) -> None:
     """{results}.json, {results}.md and {results}.png. Raises ConfigError where no arm has been evaluated."""
     runs = read_runs(grounders, out)
-    if not any(len(arms) > 1 for arms in runs.values()):
+    if not runs:
         raise ConfigError(f"{out}: no arm has been evaluated; run scripts.grpo_study first, or give its --out")
     record = run_record(module, [out, *sorted(out.glob("cells/*/*")), *sorted(out.glob("grpo/*/*"))]) | {
         "num_videos": len({sample.video_path for sample in held_out_samples(out)}),
@@ -80,7 +80,7 @@ def read_runs(grounders: Mapping[str, Arms], out: Path) -> Runs:
                 runs[name].setdefault(arm, {})[seed_of(folder)] = Answered(
                     *right_and_wrong(samples, path.parent), **told
                 )
-    return runs
+    return {name: arms for name, arms in runs.items() if len(arms) > 1}
 
 
 def what_it_took(trained: Path) -> dict[str, Any]:
@@ -104,7 +104,11 @@ def summarize_arms(arms: Arms, runs: Mapping[str, Mapping[int, Answered]]) -> En
     """Of each arm its scores and what it took; of each difference that is asked about, the paired one."""
     return {
         "arms": {arm: entry(seeds) for arm, seeds in runs.items()},
-        "differences": {f"{a} - {b}": _paired(runs[a], runs[b]) for a, b in compared(arms) if a in runs and b in runs},
+        "differences": {
+            f"{a} - {b}": _paired(runs[a], runs[b])
+            for a, b in compared(arms)
+            if runs.get(a, {}).keys() & runs.get(b, {}).keys()
+        },
     }
 
 

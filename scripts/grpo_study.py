@@ -5,7 +5,7 @@
 The checkpoints are those of scripts.compare_grounders in the same folder (made first where they are not there). Each arm of
 arms.yaml goes on from them, for every grounder and seed, and is asked about the held-out videos. Started again after a kill,
 finished stages are skipped and the interrupted one goes on. `--grounders text` in one terminal and `--grounders bridge` in
-another run side by side.
+another run side by side, once the base is there.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from configs.command_line import explained
 from configs.run import quiet_environment, setup_logging
 from scripts.demo import run_once
 from scripts.grounder_cells import RECORD, base_stages, cell_folder, cell_stages, load_grounders
-from scripts.grpo_arms import Arms, arm_stages, load_arms, study_folder
+from scripts.grpo_arms import Arms, arm_stages, check_prompts, load_arms, study_folder
 from scripts.grpo_report import publish
 from scripts.reports import add_grounders, chosen_grounders, study_parser
 
@@ -29,7 +29,7 @@ def main() -> None:
     quiet_environment()
     with explained():
         arms = load_arms(arguments.configs)
-        load_grounders(arguments.base)
+        check_prompts(arms, arguments.configs, load_grounders(arguments.base), arguments.base)
     chosen = chosen_grounders(parser, arguments.grounders, arms)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stage in base_stages(arguments.base, arguments.out):
@@ -46,7 +46,7 @@ def run_arms(configs: Path, base: Path, out: Path, name: str, arms: Arms, seed: 
     for folder in (cell_folder(out, name, seed), study_folder(out, name, seed)):
         folder.mkdir(parents=True, exist_ok=True)
     run_once(checkpoint, cell_folder(out, name, seed) / RECORD)
-    for stage in arm_stages(configs, out, name, arms, seed):
+    for stage in arm_stages(configs, out, name, arms, seed, after=checkpoint.key):
         run_once(stage, study_folder(out, name, seed) / RECORD)
 
 

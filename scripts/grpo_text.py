@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scripts.demo_summary import COLUMNS, difference_cells, markdown_table, provenance, value_cells
-from scripts.grounders_text import is_certain
+from scripts.seed_scores import is_certain
 
 JUDGED = ("m_tIoU", "m_vIoU")
 SIGNALS = (
@@ -16,7 +16,8 @@ Every arm of a seed goes on from the same supervised checkpoint, on the same vid
 take the same number of steps; supervised arms as many as fit into the time of the first GRPO arm. `sft` learns intervals that are
 off by up to 0.5 s, as the checkpoint did; `sft_exact` those that the reward knows. Start-up and evaluation are in no time."""
 RULE = """\
-Certain: the interval of the difference over sentences excludes 0 and every seed has its sign."""
+Certain: the interval of the difference over sentences excludes 0 and every one of at least two seeds has its sign. Minutes: all steps
+at the median time of a step."""
 
 
 def markdown(record: Mapping[str, Any], picture: str) -> str:

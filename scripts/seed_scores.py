@@ -1,6 +1,7 @@
 """Scores of trainings with several seeds as one: each sentence's scores are averaged over seeds, intervals are over sentences."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,31 @@ def seed_differences(ours: Sequence[Scores], theirs: Sequence[Scores]) -> dict[s
 
 
 def shared_seed_differences(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> dict[str, Any]:
-    """The same over the seeds that both have."""
+    """The same over the seeds that both have. Raises ValueError where they have none in common."""
     shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        raise ValueError(f"no seed in common: {sorted(ours)} and {sorted(theirs)}")
     return seed_differences([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
 
 
+def is_certain(difference: Mapping[str, Any]) -> bool:
+    """Whether the interval over sentences excludes 0 and all of at least two seeds have the sign of the mean."""
+    (low, high), seeds = difference["ci95"], difference["by_seed"]
+    return low * high > 0 and len(seeds) > 1 and all(value * difference["mean"] > 0 for value in seeds)
+
+
 def train_minutes(trained: Path) -> float:
-    """From the first logged step of a run folder to the last."""
-    times = [row["time"] for row in read_metrics(trained / "metrics.jsonl")]
-    return round((times[-1] - times[0]) / 60, 2)
+    """All steps of a run folder, each at the median time of a step: what a kill, a checkpoint or a validation took is not in it."""
+    return round(seconds_per_step(trained) * _logged(trained)[-1]["step"] / 60, 2)
+
+
+def seconds_per_step(trained: Path) -> float:
+    """Median over what lies between two logged steps."""
+    pairs = pairwise(_logged(trained))
+    return float(np.median([(b["time"] - a["time"]) / (b["step"] - a["step"]) for a, b in pairs]))
+
+
+def _logged(trained: Path) -> list[dict[str, Any]]:
+    """A row for each logged training step; those of validation alone are none."""
+    rows = read_metrics(trained / "metrics.jsonl")
+    return [row for row in rows if "loss/total" in row or "reward/total" in row]

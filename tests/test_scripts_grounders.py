@@ -12,7 +12,7 @@ from test_data_written_answers import CLIP, FRAMES, SECONDS, SHOWN
 
 from configs.base import ConfigError
 from data.sources.jsonl import write_samples
-from data.types import GroundingSample
+from data.types import FrameSpan, GroundingSample
 from data.written_answers import SPANS, AnswerStyle
 from evaluation.metrics import score
 from evaluation.predictions import Prediction, write_predictions
@@ -59,21 +59,27 @@ def test_every_stage_is_known_by_a_key_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("style", "tiou", "boxes_iou"),
+    ("style", "span", "tiou", "boxes_iou"),
     [
         # Frames 108 to 119 are the truth. Boxes at every second one and a line between them are exact; the last one's is held.
-        (SPANS, 1.0, [1] * 11 + [19 / 21]),
-        (FRAMES, 1.0, [1] * 11 + [19 / 21]),
+        (SPANS, FrameSpan(108, 120), 1.0, [1] * 11 + [19 / 21]),
+        (FRAMES, FrameSpan(108, 120), 1.0, [1] * 11 + [19 / 21]),
         # Seconds 1 and 2 are frames 108 to 123, with boxes at 108 and 116; the object then goes on by a pixel a frame.
-        (SECONDS, 12 / 16, [1] * 9 + [19 / 21, 18 / 22, 17 / 23]),
+        (SECONDS, FrameSpan(108, 120), 12 / 16, [1] * 9 + [19 / 21, 18 / 22, 17 / 23]),
+        # 109 to 119 are 1.125 to 2.5 s and written as 1.1: still frame 109. Frame 109 has the box of 110, the first that is shown.
+        (SPANS, FrameSpan(109, 120), 1.0, [19 / 21] + [1] * 9 + [19 / 21]),
     ],
 )
-def test_what_the_truth_scores_as_it_is_written(style: AnswerStyle, tiou: float, boxes_iou: list[float]) -> None:
+def test_what_the_truth_scores_as_it_is_written(
+    style: AnswerStyle, span: FrameSpan, tiou: float, boxes_iou: list[float]
+) -> None:
     """A box of 20 x 20 that is off by d pixels has IoU (20 - d) / (20 + d)."""
-    scores = score([CLIP], [true_prediction(CLIP, SHOWN, style)])
+    assert CLIP.boxes_xyxy_px is not None
+    sample = replace(CLIP, span=span, boxes_xyxy_px=CLIP.boxes_xyxy_px[span.start - 108 :])
+    scores = score([sample], [true_prediction(sample, SHOWN, style)])
     assert scores.tiou[0] == pytest.approx(tiou)
-    assert scores.viou[0] == pytest.approx(tiou * sum(boxes_iou) / 12, abs=1e-5)
-    assert scores.gt_viou[0] == pytest.approx(sum(boxes_iou) / 12, abs=1e-5)
+    assert scores.viou[0] == pytest.approx(tiou * sum(boxes_iou) / len(boxes_iou), abs=1e-5)
+    assert scores.gt_viou[0] == pytest.approx(sum(boxes_iou) / len(boxes_iou), abs=1e-5)
 
 
 def _answers(span: tuple[int, int]) -> list[Prediction]:
@@ -84,7 +90,11 @@ def _answers(span: tuple[int, int]) -> list[Prediction]:
 def _write_cell(folder: Path, step: str, run_name: str, right: tuple[int, int], wrong: tuple[int, int]) -> None:
     """What a cell leaves behind after a step, as far as the report looks at it."""
     (folder / run_name / "checkpoint").mkdir(parents=True)
-    (folder / run_name / "metrics.jsonl").write_text('{"step": 1, "time": 60.0}\n{"step": 2, "time": 180.0}\n')
+    rows = [
+        {"step": step, "time": time, "loss/total": 1.0}
+        for step, time in ((1, 60.0), (2, 120.0), (3, 180.0), (4, 9999.0))
+    ]
+    (folder / run_name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_answers(folder / f"eval_{step}", right, wrong)
 
 
@@ -118,7 +128,8 @@ def test_the_report_is_of_the_cells_that_are_there(tmp_path: Path) -> None:
     assert entries["bridge"]["values"]["m_tIoU"] == pytest.approx(0.75)
     assert entries["bridge"]["by_seed"]["m_tIoU"] == pytest.approx([1.0, 0.5])
     assert entries["bridge"]["right_minus_wrong"]["m_tIoU"]["mean"] == pytest.approx(0.5)
-    assert (entries["text"]["minutes"], entries["text"]["generated_tokens"]) == (2.0, 5.0)
+    # Four steps of 60 s; that one of them lasted for hours was a kill.
+    assert (entries["text"]["minutes"], entries["text"]["generated_tokens"]) == (4.0, 5.0)
     assert differences(runs["sft"])["bridge - text"]["m_tIoU"]["by_seed"] == pytest.approx([0.5])
     assert gains(runs)["text"]["m_tIoU"]["mean"] == pytest.approx(0.5) and list(gains(runs)) == ["text"]
 
@@ -133,9 +144,21 @@ def test_the_report_is_of_the_cells_that_are_there(tmp_path: Path) -> None:
     text = markdown(json.loads(json.dumps(record)), "a.png")
     assert "| bridge, SFT (2) | 0.750 [0.750, 0.750] |" in text and "| text, SFT + GRPO (1) | 1.000" in text
     assert "| GRPO - SFT: text | +0.500 [+0.500, +0.500] |" in text and "`text` takes 14.8 times as long" in text
-    assert "2 sentences about 1 held-out videos" in text and "bridge > text" in text
+    assert "2 sentences about 1 held-out videos" in text and "bridge ~ text" in text
     draw_grounders(record, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_base_makes_all_cells_run_again(tmp_path: Path) -> None:
+    """An edit of the base's last config changes the key of every stage of every cell."""
+    for path in CONFIGS.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    grounders = load_grounders(tmp_path)
+    before = {stage.key for _, stage in all_stages(tmp_path, tmp_path, grounders, [0])}
+    with (tmp_path / "base_tubes.yaml").open("a") as stream:
+        stream.write("# edited")
+    after = {stage.key for _, stage in all_stages(tmp_path, tmp_path, grounders, [0])}
+    assert len(after) == len(before) == 12 and not before & after
 
 
 @pytest.mark.parametrize(
@@ -144,6 +167,8 @@ def test_the_report_is_of_the_cells_that_are_there(tmp_path: Path) -> None:
         ([0.01, 0.03], [0.01, 0.03], "b > a"),
         ([-0.01, 0.03], [0.01, 0.03], "b ~ a"),  # the interval holds 0
         ([0.01, 0.03], [0.05, -0.01], "b ~ a"),  # the seeds disagree
+        ([0.01, 0.03], [0.02], "b ~ a"),  # one seed agrees with itself
+        ([-0.03, -0.01], [-0.01, -0.03], "b ~ a"),  # the seeds that both have say otherwise
     ],
 )
 def test_an_order_is_certain_where_sentences_and_seeds_agree(
@@ -151,7 +176,8 @@ def test_an_order_is_certain_where_sentences_and_seeds_agree(
 ) -> None:
     """b has .42 and a .40; the table has their difference as a - b."""
     entries = {"a": {"values": {"m_vIoU": 0.40}}, "b": {"values": {"m_vIoU": 0.42}}}
-    turned = {"mean": -0.02, "ci95": [-ci95[1], -ci95[0]], "by_seed": [-value for value in by_seed]}
+    mean = sum(by_seed) / len(by_seed)
+    turned = {"mean": -mean, "ci95": [-ci95[1], -ci95[0]], "by_seed": [-value for value in by_seed]}
     assert order(entries, {"a - b": {"m_vIoU": turned}}) == expected
 
 
@@ -162,8 +188,8 @@ def test_published_means_over_both_kinds_of_sentences() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
-    """Two steps of everything, with GRPO and vLLM. Again: nothing is done twice. After one evaluation is lost: that alone."""
+def test_a_comparison_whose_record_lost_a_stage_does_that_one_again(tmp_path: Path) -> None:
+    """Two steps of everything, with GRPO and vLLM: first one grounder, then all. A lost evaluation is done again, and nothing else."""
     configs, out, results = tmp_path / "configs", tmp_path / "out", tmp_path / "docs" / "grounders"
     _write_tiny_configs(configs)
     arguments = ("--configs", str(configs), "--out", str(out), "--results", str(results), "--seeds", "0")

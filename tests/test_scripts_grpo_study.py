@@ -9,10 +9,11 @@ import yaml
 from test_scripts_grounders import SAMPLES, write_answers, write_samples_of
 
 from configs.base import ConfigError
-from scripts.grpo_arms import Arms, arm_stages, load_arms, steps_in_time
+from scripts.grounder_cells import load_grounders
+from scripts.grpo_arms import Arms, arm_stages, check_prompts, load_arms, steps_in_time
 from scripts.grpo_figure import draw_arms
 from scripts.grpo_report import compared, read_runs, summarize_arms
-from scripts.grpo_text import markdown
+from scripts.grpo_text import SIGNALS, markdown
 
 CONFIGS = Path("configs/grpo_study")
 
@@ -41,24 +42,24 @@ def test_an_arm_that_cannot_run_is_refused_before_any_runs(
 
 def _write_metrics(folder: Path, seconds: list[float]) -> None:
     """A run that logged a step each ten, at these times."""
-    folder.mkdir(parents=True)
-    rows = [
-        {"step": 10 * (i + 1), "time": time, "loss/total": 1.0, "reward/total": 0.5} for i, time in enumerate(seconds)
-    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    told = dict.fromkeys(SIGNALS, 0.25) | {"loss/total": 1.0, "reward/total": 0.5}
+    rows = [{"step": 10 * (i + 1), "time": time, **told} for i, time in enumerate(seconds)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_supervised_arms_get_the_time_of_grpo(tmp_path: Path) -> None:
-    """GRPO took 120 s. The checkpoint's training took 30 s from its step 10 to its step 30: 1.5 s a step, so 80 steps.
+    """GRPO's 30 steps took 6 s each. The checkpoint's training took 1.5 s a step: so 120 supervised steps take as long.
 
-    What was found once stays, also where the run that it came from has gone on since.
+    What was found for a run stays; another run of that arm is looked at anew.
     """
     _write_metrics(tmp_path / "cells" / "bridge" / "seed1" / "sft", [0, 15, 30])
     first = tmp_path / "grpo" / "bridge" / "seed1" / "pathwise"
     _write_metrics(first, [100, 160, 220])
-    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise") == 80
-    (first / "metrics.jsonl").unlink()
-    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise") == 80
+    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise", run="one") == 120
+    _write_metrics(first, [0, 30, 60])
+    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise", run="one") == 120
+    assert steps_in_time(tmp_path, "bridge", 1, first="pathwise", run="another") == 60
 
 
 def test_all_arms_start_from_one_checkpoint(tmp_path: Path) -> None:
@@ -72,7 +73,22 @@ def test_all_arms_start_from_one_checkpoint(tmp_path: Path) -> None:
     start = f"checkpoint={tmp_path}/cells/bridge/seed1/sft/checkpoint"
     assert all(start in stage.arguments for stage in [stages[0], *trained])
     assert len({stage.key for stage in stages}) == len(stages) == 1 + 2 * 5
-    assert "max_steps=40" in trained[-1].arguments
+    assert "max_steps=80" in trained[-1].arguments  # 20 steps of 6 s, in steps of 1.5 s
+
+
+def test_a_supervised_arm_with_other_prompts_than_its_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Before GRPO has run: the shipped table is fine, and one without the unit that `text` has learned is not."""
+    base, compared = Path("configs/grounders"), load_grounders(Path("configs/grounders"))
+    check_prompts(load_arms(CONFIGS), CONFIGS, compared, base)
+    for path in CONFIGS.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    table = yaml.safe_load((CONFIGS / "arms.yaml").read_text())
+    table["grounders"]["text"]["supervised"] = {"sft": {}}
+    (tmp_path / "arms.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(ConfigError, match=r"text\.supervised\.sft: data\.prompt"):
+        check_prompts(load_arms(tmp_path), tmp_path, compared, base)
+    with pytest.raises(ConfigError, match="other: expected one of bridge, interleaved, text"):
+        check_prompts({"other": ARMS}, tmp_path, compared, base)
 
 
 ARMS = Arms(grpo={"pathwise": {}, "frozen": {"max_steps": 3}}, supervised={"sft": {}})
@@ -93,23 +109,23 @@ def test_the_report_is_of_the_arms_that_are_there(tmp_path: Path) -> None:
         write_answers(folder / f"eval_{arm}", span, wrong=(108, 111))
         if arm != "checkpoint":
             _write_metrics(folder / arm, [0, 60])
-    runs = read_runs({"bridge": ARMS}, tmp_path)
+    runs = read_runs({"text": ARMS, "bridge": ARMS}, tmp_path)
+    assert list(runs) == ["bridge"]
     summary = summarize_arms(ARMS, runs["bridge"])
     assert list(summary["arms"]) == ["checkpoint", "pathwise", "sft"]
     differences = {title: row["m_tIoU"]["mean"] for title, row in summary["differences"].items()}
     assert differences == pytest.approx(
         {"pathwise - checkpoint": 0.5, "sft - checkpoint": 0.25, "pathwise - sft": 0.25}
     )
-    assert (summary["arms"]["sft"]["minutes"], summary["arms"]["sft"]["steps"]) == ([1.0], [20])
+    assert (summary["arms"]["sft"]["minutes"], summary["arms"]["sft"]["steps"]) == ([2.0], [20])  # of 6 s
     assert summary["arms"]["pathwise"]["signal"]["reward/total"] == [0.5, 0.5]
-    for arm in summary["arms"].values():
-        arm["signal"] = None
     record = {
         "command": "python -m this", "hardware": "1 CPU core", "packages": {"torch": "2.13.0"}, "commits": ["abc"],
         "num_videos": 1, "arms": {"bridge": ARMS.model_dump()}, "grounders": {"bridge": json.loads(json.dumps(summary))},
     }  # fmt: skip
     text = markdown(record, "a.png")
-    assert "| pathwise - checkpoint | +0.500 [+0.500, +0.500] |" in text and "m_tIoU higher" in text
+    assert "| pathwise - checkpoint | +0.500 [+0.500, +0.500] |" in text and "| nothing |" in text
+    assert "| pathwise | 0.25 → 0.25 |" in text
     assert "| sft (1) | 0.750 [0.750, 0.750] |" in text and "2 sentences about 1 held-out videos" in text
     draw_arms(record, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
