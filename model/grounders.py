@@ -33,7 +33,10 @@ def check_grounder(name: str, args: Mapping[str, Any]) -> None:
 
 
 def build_grounder(name: str, mllm: Any, args: Mapping[str, Any]) -> "Grounder":
-    """A fresh grounder for the backbone. Raises GrounderError for an unknown name, and for unknown or missing arguments."""
+    """A fresh grounder for the backbone. Raises GrounderError for an unknown name, and for unknown or missing arguments.
+
+    A constructor with `**kwargs` takes any key.
+    """
     cls = grounder_class(name)
     _check_arguments(name, cls, args)
     return cls.build(mllm, args)
@@ -54,9 +57,23 @@ def locate_grounder(name: str) -> tuple[str, str]:
 
 
 def _check_arguments(name: str, cls: "type[Grounder]", args: Mapping[str, Any]) -> None:
-    parameters = {key: p for key, p in inspect.signature(cls).parameters.items() if key not in FROM_BACKBONE}
+    parameters, takes_any_key = _own_arguments(cls)
     accepted = f"{name} takes {', '.join(parameters) or 'none'}"
-    if unknown := [key for key in args if key not in parameters]:
+    unknown = [key for key in args if key not in parameters and (key in FROM_BACKBONE or not takes_any_key)]
+    if unknown:
         raise GrounderError(f"model.grounder_args.{unknown[0]}: unknown key; {accepted}")
     if missing := [key for key, p in parameters.items() if p.default is p.empty and key not in args]:
         raise GrounderError(f"model.grounder_args.{missing[0]}: is missing; {accepted}")
+
+
+def _own_arguments(cls: "type[Grounder]") -> tuple[dict[str, inspect.Parameter], bool]:
+    """Those of the constructor that a config sets, and whether it takes any other key, in `**kwargs`."""
+    from torch import nn  # imported with the class
+
+    if cls.__init__ is nn.Module.__init__:  # `*args, **kwargs`, all of which it refuses
+        return {}, False
+    parameters = inspect.signature(cls).parameters
+    kinds = {p.kind for p in parameters.values()}
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {key: p for key, p in parameters.items() if p.kind not in collecting and key not in FROM_BACKBONE}
+    return named, inspect.Parameter.VAR_KEYWORD in kinds

@@ -18,7 +18,7 @@ from configs.model import InterleavedConfig, ModelConfig
 from configs.sources import SyntheticSource
 from model.backbone import LLMStates, VisionFeatures
 from model.build import build_model, load_checkpoint
-from model.grounders import GROUNDERS, GrounderError, check_grounder, grounder_class
+from model.grounders import GROUNDERS, GrounderError, build_grounder, check_grounder, grounder_class
 from model.interleaved_grounder import InterleavedGrounder
 
 FAR = [100.0, 100.0]  # of tokens that no one is to read
@@ -129,6 +129,33 @@ def test_arguments_that_do_not_fit_are_named(
 def test_a_grounder_without_arguments_says_so() -> None:
     with pytest.raises(GrounderError, match=r"model.grounder_args.x: unknown key; text takes none"):
         check_grounder("text", {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("cls", "args", "expected"),
+    [
+        ("Varied", {"max_frames": 4}, r"model.grounder_args.width: is missing; mine takes width$"),
+        ("Varied", {"width": 64, "llm_width": 4}, r"model.grounder_args.llm_width: unknown key; mine takes width$"),
+        ("Bare", {"x": 1}, r"model.grounder_args.x: unknown key; mine takes none$"),
+    ],
+)
+def test_arguments_without_names_are_none_that_are_missing(
+    cls: str, args: dict[str, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`*args, **kwargs` in a constructor, and a class without one, which has the `*args, **kwargs` of torch's Module."""
+    monkeypatch.setitem(GROUNDERS, "mine", f"own_grounder:{cls}")
+    with pytest.raises(GrounderError, match=expected):
+        check_grounder("mine", args)
+
+
+def test_a_constructor_may_take_any_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GROUNDERS, "mine", "own_grounder:Varied")
+    check_grounder("mine", {"width": 64, "max_frames": 4})
+
+
+def test_a_grounder_may_have_no_constructor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GROUNDERS, "mine", "own_grounder:Bare")
+    assert type(build_grounder("mine", None, {})).__name__ == "Bare"
 
 
 def test_an_attention_without_masks_of_ours_is_refused(tiny_of: dict[str, Tiny], backbone: Path) -> None:
