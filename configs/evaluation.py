@@ -38,7 +38,8 @@ class EvaluationConfig(Config):
     engine: Literal["transformers", "vllm"] = "transformers"
     """Who writes the answers; greedy in both."""
     constrained_decoding: bool = False
-    """With engine=vllm and the grounder `text`: the engine draws only what the grammar of a written tube allows."""
+    """With engine=vllm and the grounder `text`: the engine draws only what the grammar of a written tube or box allows, with
+    no more boxes than the clip has indices. An interval may still be reversed, indices out of order, corners swapped."""
     max_completion_length: Annotated[int, Field(ge=4)] = 32
     """Tokens, beside those of boxes written in the answer (data/completion_budget.py)."""
     max_model_len: Annotated[int, Field(ge=64)] = 8192
