@@ -42,6 +42,7 @@ from evaluation.predictions import (
     write_predictions,
 )
 from evaluation.stale import CheckpointError, drop_stale_predictions
+from model.grounders import GrounderError
 
 logger = logging.getLogger("evaluation.predict")
 
@@ -63,7 +64,7 @@ def main() -> None:
 
 def errors_explained() -> AbstractContextManager[None]:
     """What cannot be read ends the process with status 2 and the reason."""
-    return explained(AnnotationError, CheckpointError, PredictionError)
+    return explained(AnnotationError, CheckpointError, GrounderError, PredictionError)
 
 
 def end_with_status(predictions: Sequence[Prediction]) -> None:

@@ -29,10 +29,11 @@ logger = logging.getLogger("rft.train")
 def main() -> None:
     """Entry point."""
     from data.annotations import AnnotationError
+    from model.grounders import GrounderError
 
     config = config_from_command_line(RFTConfig, __doc__)
     setup_logging()
-    with explained(AnnotationError):
+    with explained(AnnotationError, GrounderError):
         train(config)
 
 
@@ -49,6 +50,8 @@ def train(config: RFTConfig) -> None:
         logger.info("%s: this run is finished", final)
         return
     load_samples(config.data, config.data.train_split)
+    if config.validation.every_steps is not None:
+        load_samples(config.data, config.validation.split)
     with cluster(config.ray):
         launch(config)
 
