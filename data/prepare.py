@@ -18,6 +18,8 @@ problems with videos, unless --bad-records skip or --problem-videos skip accept 
 Source `synthetic` of a run's config, rendered and counted:
 
     python -m data.prepare --config configs/demo/sft.yaml data.source.num_videos.train=1000
+
+which takes --splits, and no other option.
 """
 
 import argparse
@@ -45,6 +47,11 @@ from data.video import READERS
 
 logger = logging.getLogger("data.prepare")
 
+OF_SOURCE = (
+    "annotations", "videos", "out", "check_videos", "decoder", "bad_records", "problem_videos", "num_processes",
+)  # fmt: skip
+"""Options that mean nothing with --config."""
+
 CONFIGS: dict[str, type[Config]] = {
     get_args(cls.model_fields["type"].annotation)[0]: cls for cls in get_args(AnySource)
 }
@@ -55,11 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_intermixed_args(arguments)
     setup_logging()
     with explained(AnnotationError):
+        _check_options(parsed)
         if parsed.config is not None:
             _render_and_count(parsed)
         else:
             prepare(_request(parsed))
             _end_with_status(parsed)
+
+
+def _check_options(parsed: argparse.Namespace) -> None:
+    """Raises ConfigError for an option that would be ignored."""
+    if parsed.config is None:
+        return
+    defaults = _parser().parse_args(["--config", str(parsed.config)])
+    if given := [name for name in OF_SOURCE if getattr(parsed, name) != getattr(defaults, name)]:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')}: expected with --source alone; with --config the source is that of the config"
+        )
 
 
 def _end_with_status(parsed: argparse.Namespace) -> None:
@@ -69,9 +88,9 @@ def _end_with_status(parsed: argparse.Namespace) -> None:
     num_rejected = sum(len(split["rejected"]) for split in splits)
     num_problems = sum(len(split["videos"]["problems"]) for split in splits)
     refused = []
-    if num_rejected and parsed.bad_records == "error":
+    if num_rejected and parsed.bad_records != "skip":
         refused.append(f"{num_rejected} records rejected (--bad-records skip accepts them)")
-    if num_problems and parsed.problem_videos == "error":
+    if num_problems and parsed.problem_videos != "skip":
         refused.append(f"{num_problems} problems with videos (--problem-videos skip accepts them)")
     if refused:
         end_with_reason(f"{report}: {', '.join(refused)}", status=3)
@@ -88,11 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", nargs="+", help="such as train val test")
     parser.add_argument("--check-videos", action="store_true", help="decode first and last frame of every clip")
     parser.add_argument("--decoder", choices=sorted(READERS), default=VideoConfig().decoder, help="of --check-videos")
+    parser.add_argument("--bad-records", choices=("error", "skip"), help="rejected ones: status 3 (unless given), or 0")
     parser.add_argument(
-        "--bad-records", choices=("error", "skip"), default="error", help="status 3 for rejected records, or 0"
-    )
-    parser.add_argument(
-        "--problem-videos", choices=("error", "skip"), default="error", help="status 3 for those that were found, or 0"
+        "--problem-videos", choices=("error", "skip"), help="those that were found: status 3 (unless given), or 0"
     )
     parser.add_argument("--num-processes", type=int, default=os.cpu_count() or 1, help="that look at videos")
     parser.add_argument("overrides", nargs="*", help="key=value, for example layout=stcat")

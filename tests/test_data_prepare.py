@@ -256,6 +256,9 @@ def test_a_digest_is_of_annotation_files(tmp_path: Path, limit_bytes: int, kind:
         (["--source", "vidstg", "--annotations", ".", "--out", "x", "--check-videos"], "--check-videos: expected --videos"),
         (["--source", "jsonl", "--annotations", ".", "--videos", ".", "--out", "x"], "--videos: not for jsonl"),
         (["--source", "vidstg", "--annotations", "a", "--out", "x", "--splits", "val", "layout=stcat"], "before --splits"),
+        (["--config", "x.yaml", "--bad-records", "skip"], "--bad-records: expected with --source alone; with --config "),
+        (["--config", "x.yaml", "--problem-videos", "error"], "--problem-videos: expected with --source alone"),
+        (["--config", "x.yaml", "--out", "x"], "--out: expected with --source alone"),
     ],
 )  # fmt: skip
 def test_what_was_typed_wrong_is_said(
