@@ -55,6 +55,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.score_update
 	$(BIN)/python -m benchmarks.decoder_time
 	$(BIN)/python -m benchmarks.tube_latency
+	$(BIN)/python -m benchmarks.constrained_decoding
 	$(BIN)/python -m benchmarks.video
 
 # Pins, without the address of any index. What is pinned already stays, uv reads it from the output file.
