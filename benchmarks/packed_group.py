@@ -5,13 +5,14 @@ python -m benchmarks.packed_group --prompt-tokens 2000 --completions 8 --complet
 python -m benchmarks.packed_group --gradient-checkpointing
 
 The tiny Qwen3-VL of the tests (4 layers of width 128, DeepStack) on one rendered video. The vision tower runs once on both
-sides, so what is compared is the LLM and the scoring. Once is cached, and under gradient checkpointing packed
+sides, so what is compared is the LLM and the scoring. Once is cached, and under gradient checkpointing packed where that pays
 (model/prompt_pass.py); both sides are checkpointed then, and a layer's input is what they keep of it. Prints
 
     ratio                       median seconds, repeated / once, the two sides in turn
     memory_ratio                bytes that autograd keeps for one micro-batch of equal tokens: what the prompt-once side
                                 needs for the whole group, against repeated rows of as many tokens in all
     memory_ratio_of_the_group   the same for the whole group on both sides
+    llm_tokens                  that the LLM reads on each side; as many on both where packing does not pay
     max_abs_diff, max_rel_grad  of the log-probs; of all gradients, relative to their norm
 """
 
@@ -77,6 +78,16 @@ class Side:
         states = hidden_states(model.mllm, batch, vision, queries_KD, model.taps)
         return score_tokens(model.mllm, states.last_BLD, batch, banned_ids=model.banned_ids, temperature=1.0)[0]
 
+    def llm_tokens(self) -> int:
+        """That the LLM reads in one forward, padding included."""
+        read: list[int] = []
+        hook = lambda module, args, kwargs: read.append(kwargs["inputs_embeds"][..., 0].numel())  # noqa: E731
+        handle = self.model.mllm.model.language_model.register_forward_pre_hook(hook, with_kwargs=True)
+        with torch.no_grad():
+            self.forward()
+        handle.remove()
+        return sum(read)
+
     def gradients(self) -> Tensor:
         """All gradients of the LLM as one vector."""
         self()
@@ -116,7 +127,9 @@ def main() -> None:
     parser.add_argument("--completions", type=int, default=8, help="of the one prompt")
     parser.add_argument("--completion-tokens", type=int, default=100, help="of each completion")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps; their median counts")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="of both sides: once is packed then")
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="of both sides: once is packed where that pays"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -148,6 +161,7 @@ def measure(folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "memory_ratio_of_the_group": round(saved["each"] / saved["once"], 3),
         "max_abs_diff": float((once() - each()).abs().max()),
         "max_rel_grad": float(difference.norm() / each.gradients().norm()),
+        "llm_tokens": {"once": once.llm_tokens(), "each": each.llm_tokens()},
         "seconds": {name: round(value, 4) for name, value in medians.items()},
         "saved_mib": {name: round(value / 2**20, 1) for name, value in saved.items()},
         "threads": torch.get_num_threads(),

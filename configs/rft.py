@@ -160,6 +160,8 @@ class RFTConfig(Config):
     lora: LoraConfig | None = None
     """Adapters on the LLM instead of training it whole; vLLM gets, and checkpoints hold, the merged weights."""
     gradient_checkpointing: bool = False
+    """Of the LLM's layers. A group's prompt goes through them once where its answers are short and attention is sdpa, and else
+    with every completion (model/prompt_pass.py)."""
     split_forward_time: bool = True
     """Log the seconds of the forward by its parts (vision, prompt, completions, decoder). On a GPU the trainer then waits
     for the device where a part ends; without it the whole forward is `scoring`."""

@@ -24,7 +24,7 @@ from transformers import (
 from model.checkpoint_keys import check_keys, check_model_type
 from model.generation_inputs import generation_inputs
 from model.positions import rope_positions
-from model.prompt_pass import Layers, LLMInput, SharedPrompts, cached_prompts, packed_prompts, whole_rows
+from model.prompt_pass import Layers, LLMInput, SharedPrompts, cached_prompts, is_packed, packed_prompts, whole_rows
 from model.qwen2_5_vl import bound_pixels, row_by_row, stored_name, use_vllm_positions
 from model.side_tokens import beside_frames, reach_of_tokens
 from model.vision_features import VisionFeatures
@@ -123,7 +123,7 @@ def hidden_states(
     (model/side_tokens.py), there is one for each of them, row by row.
 
     Row b has input vision_of_row[b] of `vision`. Rows with the same input have the same prompt, and where there are
-    such rows it is computed once for all of them (model/prompt_pass.py).
+    such rows it is computed once for all of them where that pays (model/prompt_pass.py).
     """
     per_row, query_mask = vision.select(batch["vision_of_row"]), batch["query_mask"].bool()
     queries = queries_KD.expand(len(query_mask), -1, -1) if reach_N is None else queries_KD
@@ -149,13 +149,16 @@ def hidden_states(
 def _layers(
     mllm: Qwen3VLForConditionalGeneration, rows: LLMInput, vision: VisionFeatures, batch: dict[str, Tensor]
 ) -> Layers:
-    """As few passes over prompts as can be."""
+    """A shared prompt once, but under gradient checkpointing only where that costs less."""
     llm, num_prompts, owner_B = mllm.model.language_model, len(vision.merged), batch["vision_of_row"]
     if num_prompts >= len(owner_B):
         return whole_rows(llm, rows, vision.select(owner_B))
     shared = SharedPrompts.of(owner_B, batch["prompt_length"], rows.is_real_BL, num_prompts)
-    once = packed_prompts if mllm.is_gradient_checkpointing else cached_prompts
-    return once(llm, rows, vision, shared)
+    if not mllm.is_gradient_checkpointing:
+        return cached_prompts(llm, rows, vision, shared)
+    if is_packed(llm, rows, shared):
+        return packed_prompts(llm, rows, vision, shared)
+    return whole_rows(llm, rows, vision.select(owner_B))
 
 
 def _embeddings(

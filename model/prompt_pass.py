@@ -3,7 +3,7 @@
     whole    every row from its first token to its last
     cached   a prompt once, with keys and values that stay in the graph; then what follows it in each row
     packed   | prompt | rest of row 0 | rest of row 1 | ... as one sequence, with a block mask: a rest reads the prompt and
-             itself. Where gradient checkpointing forbids the cache.
+             itself. Where gradient checkpointing forbids the cache, and this costs less than whole rows do.
 
 Positions are those of the rows: each rest of a packed sequence counts on from the prompt, in the three axes of M-RoPE.
 
@@ -23,10 +23,6 @@ from model.vision_features import VisionFeatures
 
 Layers = Callable[[int], Tensor]
 """Entry of transformers' `hidden_states` -> [B, L, D]; the last one is after the final norm."""
-
-
-class BlockMaskError(ValueError):
-    """The attention kernel of the LLM takes no block mask."""
 
 
 class LLMInput(NamedTuple):
@@ -152,13 +148,57 @@ def _mask_of_rests(rows: LLMInput, shared: SharedPrompts) -> Tensor:
     return reading_mask(shared.rest_BR, shared.rests(rows.reach_BL), place_BK, is_real_BK)
 
 
+class Work(NamedTuple):
+    """Of one pass: tokens in the linear layers, and pairs of tokens that the attention kernel computes."""
+
+    tokens: int
+    pairs: int
+
+    @classmethod
+    def of(cls, sequences: int, length: int, *, has_mask: bool) -> "Work":
+        """With a mask every pair is computed, those that are not read too; without one the kernel skips that half."""
+        return cls(sequences * length, sequences * length**2 // (1 if has_mask else 2))
+
+
+def packing_pays(packed: Work, whole: Work, *, pairs_per_token: float) -> bool:
+    """Whether the packed pass costs less than that of whole rows: cost = pairs_per_token x tokens + pairs.
+
+    For G answers of R tokens after a prompt of P that is P + G R against G (P + R) tokens, and (P + G R)^2 against
+    G (P + R)^2 pairs (half as many where no row is padded). So a long prompt with short answers is packed, and long
+    answers are not, whose blocks of one answer and another are computed for nothing. The mask takes as many bytes as
+    there are pairs. Measured: docs/benchmarks/packed_group.md.
+    """
+    return pairs_per_token * packed.tokens + packed.pairs < pairs_per_token * whole.tokens + whole.pairs
+
+
+def pairs_per_token(config: Any) -> float:
+    """Of an LLM: multiplications of a layer's linear maps for one token, in those of its attention for one pair of tokens.
+
+    576 in the tiny backbone of the tests, 12,288 in Qwen3-VL-2B.
+    """
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    per_token = config.hidden_size * (2 * queries + 2 * keys + 3 * config.intermediate_size)
+    return per_token / (2 * queries)
+
+
+def is_packed(language_model: Any, rows: LLMInput, shared: SharedPrompts) -> bool:
+    """Whether rows are packed where there is no cache: never for a kernel other than sdpa, for which no block mask is made here."""
+    config, (num_rows, length) = language_model.config, rows.is_real_BL.shape
+    if config._attn_implementation != "sdpa":
+        return False
+    size = int(shared.owner_B.bincount().max())
+    width = len(shared.prompt_L) + size * shared.rest_BR.shape[1]
+    has_mask = rows.reach_BL is not None or not bool(rows.is_real_BL.all())
+    packed, whole = (
+        Work.of(len(shared.first_V), width, has_mask=True),
+        Work.of(num_rows, length, has_mask=has_mask),
+    )
+    return packing_pays(packed, whole, pairs_per_token=pairs_per_token(config))
+
+
 def packed_prompts(language_model: Any, rows: LLMInput, vision: VisionFeatures, shared: SharedPrompts) -> Layers:
-    """As `cached_prompts`, in one pass of V sequences. Raises BlockMaskError for a kernel other than sdpa."""
-    kernel = language_model.config._attn_implementation
-    if kernel != "sdpa":
-        raise BlockMaskError(
-            f"rows that share a prompt under gradient checkpointing need attention=sdpa, which takes a block mask; got {kernel}"
-        )
+    """As `cached_prompts`, in one pass of V sequences; for the kernel sdpa."""
     packing = Packing.of(shared)
     output = language_model(
         inputs_embeds=packing.pack(rows.embeds_BLD),

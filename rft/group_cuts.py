@@ -1,7 +1,8 @@
 """Which groups of a step share a micro-batch under a token budget: neighbours in length, so that little is padding.
 
 A group's prompt goes through the LLM once, and its completions with their query slots behind it (model/prompt_pass.py). So a
-micro-batch computes, with its padding, groups x (longest prompt + G x longest completion) tokens.
+micro-batch computes, with its padding, groups x (longest prompt + G x longest completion) tokens. Where gradient checkpointing
+repeats the prompt instead (`is_packed` there says where), it computes more than are counted here.
 
 Cuts are those of data/batching.py, which SFT has. Shapes: P groups, each with the tokens of its prompt and of its rows: [P, 2].
 """

@@ -27,11 +27,13 @@ from model.grounding_model import GroundingModel
 RELATIVE = 1e-5
 
 
-def groups_of(encoder: PromptEncoder, samples: Sequence[GroundingSample], size: int) -> tuple[Batch, Batch]:
+def groups_of(
+    encoder: PromptEncoder, samples: Sequence[GroundingSample], size: int, *, extra_words: int = 0
+) -> tuple[Batch, Batch]:
     """`size` completions of one prompt and two of another, with frames for the decoder: shared, repeated."""
     prompts = [encoder(samples[0]), encoder(replace(samples[3], query="what is that?"))]
     owner = [0, 1, *[0] * (size - 1), 1]
-    texts = [f"<time> {i % 4}.0 - {i / 4:.2f} </time>" + " and" * (i % 3) for i in range(len(owner))]
+    texts = [f"<time> {i % 4}.0 - {i / 4:.2f} </time>" + " and" * (i % 3 + extra_words) for i in range(len(owner))]
     answers = [text_ids(encoder.processor, text) for text in texts]
     frames = [[i % 5, 5 + i % 7] for i in range(len(owner))]
     args: dict[str, Any] = {"num_queries": 4, "pad_id": encoder.processor.tokenizer.pad_token_id}
@@ -69,7 +71,7 @@ def largest_error(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
 
 
 def checkpointed(model: GroundingModel) -> GroundingModel:
-    """A shared prompt is packed then, since every layer of the LLM is computed again in the backward pass."""
+    """A shared prompt may be packed then, since every layer of the LLM is computed again in the backward pass."""
     model.train()
     model.gradient_checkpointing_enable()
     return model

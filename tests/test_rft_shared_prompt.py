@@ -12,6 +12,7 @@ import torch
 from runs import run
 from shared_prompt import RELATIVE, checkpointed, groups_of, largest_error, logps_and_gradients
 from tiny import Tiny
+from transformers import Qwen3VLConfig
 
 from configs.lora import LoraConfig
 from configs.run import ROOT
@@ -19,7 +20,7 @@ from data.collate import Batch
 from model.backbone import encode_vision
 from model.grounding_model import GroundingModel
 from model.lora import add_lora
-from model.prompt_pass import BlockMaskError, LLMInput, Packing, SharedPrompts
+from model.prompt_pass import LLMInput, Packing, SharedPrompts, Work, packing_pays, pairs_per_token
 
 
 def with_moved_adapters(model: GroundingModel) -> None:
@@ -83,15 +84,68 @@ def widened(batch: Batch, columns: int) -> Batch:
     return batch | {name: torch.nn.functional.pad(batch[name], (0, columns)) for name in names}
 
 
-def test_packing_is_one_pass_of_as_many_sequences_as_there_are_prompts(model: GroundingModel, tiny: Tiny) -> None:
-    """By the longer prompt, and five rests of the longest each; the group of two has three of padding."""
-    shared, _ = groups_of(tiny.encoder, tiny.of_task("stvg"), 5)
+def shapes_read(model: GroundingModel) -> list[torch.Size]:
+    """Of what the LLM reads, one for each pass from here on."""
     shapes: list[torch.Size] = []
     hook = lambda module, args, kwargs: shapes.append(kwargs["inputs_embeds"].shape)  # noqa: E731
     model.mllm.model.language_model.register_forward_pre_hook(hook, with_kwargs=True)
-    checkpointed(model)(**shared)
+    return shapes
+
+
+def packed_shape(shared: Batch, size: int) -> tuple[int, int, int]:
+    """Two sequences of the longer prompt and `size` rests of the longest each; the group of two has padding there."""
     rest = int((shared["attention_mask"].sum(dim=1) - shared["prompt_length"]).max())
-    assert shapes == [(2, int(shared["prompt_length"].max()) + 5 * rest, 128)]
+    return (2, int(shared["prompt_length"].max()) + size * rest, 128)
+
+
+def test_packing_is_one_pass_of_as_many_sequences_as_there_are_prompts(model: GroundingModel, tiny: Tiny) -> None:
+    shared, _ = groups_of(tiny.encoder, tiny.of_task("stvg"), 5)
+    shapes = shapes_read(model)
+    checkpointed(model)(**shared)
+    assert shapes == [packed_shape(shared, 5)]
+
+
+@pytest.mark.parametrize(("inside", "is_packed"), [(256, False), (16384, True)], ids=["whole", "packed"])
+def test_long_answers_are_the_same_packed_and_whole(
+    inside: int, is_packed: bool, model: GroundingModel, tiny: Tiny
+) -> None:
+    """100 words more in every answer: whole rows. Were the layers said to be as wide inside as 16384, packing would pay."""
+    shared, repeated = groups_of(tiny.encoder, tiny.of_task("stvg"), 5, extra_words=100)
+    theirs, their_gradients = logps_and_gradients(model, repeated)
+    shapes = shapes_read(model)
+    model.mllm.model.language_model.config.intermediate_size = inside
+    ours, our_gradients = logps_and_gradients(checkpointed(model), shared)
+    assert shapes == [packed_shape(shared, 5) if is_packed else (*shared["input_ids"].shape, 128)]
+    mask = shared["score_mask"].bool()
+    torch.testing.assert_close(ours[mask], theirs[mask], rtol=RELATIVE, atol=0)
+    assert largest_error(our_gradients, their_gradients) <= RELATIVE
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rest", "size", "has_mask", "expected"),
+    [
+        (300, 10, 4, True, True),  # 100 x 340 + 340^2 = 149,600 against 100 x 1,240 + 4 x 310^2 = 508,400
+        (50, 200, 4, True, False),  # 100 x 850 + 850^2 = 807,500 against 100 x 1,000 + 4 x 250^2 = 350,000
+        (100, 80, 4, True, False),  # 100 x 420 + 420^2 = 218,400 against 100 x 720 + 4 x 180^2 = 201,600
+        (100, 70, 4, True, True),  # 100 x 380 + 380^2 = 182,400 against 100 x 680 + 4 x 170^2 = 183,600
+        (100, 70, 4, False, False),  # against 100 x 680 + 2 x 170^2 = 125,800
+    ],
+)
+def test_packing_pays_for_a_long_prompt_with_short_answers(
+    prompt: int, rest: int, size: int, has_mask: bool, expected: bool
+) -> None:
+    packed = Work.of(1, prompt + size * rest, has_mask=True)
+    whole = Work.of(size, prompt + rest, has_mask=has_mask)
+    assert packing_pays(packed, whole, pairs_per_token=100) == expected
+
+
+def test_multiplications_of_a_token_in_those_of_a_pair(tiny: Tiny, model: GroundingModel) -> None:
+    """Width 128, 4 heads of 32 with 2 for keys, 256 inside: 128 x (256 + 128 + 768) for a token, 256 for a pair."""
+    config = model.mllm.config.text_config
+    assert pairs_per_token(config) == 128 * (256 + 128 + 768) / 256 == 576
+    path = ROOT / "configs" / "backbones" / "Qwen3-VL-2B-Instruct.json"
+    real = Qwen3VLConfig.from_pretrained(path).text_config
+    assert pairs_per_token(real) == 2048 * (4096 + 2048 + 3 * 6144) / 4096 == 12288
 
 
 def test_a_packed_sequence_by_hand() -> None:
@@ -120,12 +174,13 @@ def test_a_packed_sequence_by_hand() -> None:
     assert packing.places(shared, 4).tolist() == [[0, 1, 2, 3], [0, 2, 3, 3], [0, 1, 4, 5]]
 
 
-def test_a_kernel_without_block_masks_is_refused(tiny: Tiny) -> None:
+def test_a_kernel_without_block_masks_has_whole_rows(tiny: Tiny) -> None:
     model = checkpointed(GroundingModel.from_pretrained(tiny.folder, attn_implementation="eager"))
     shared, repeated = groups_of(tiny.encoder, tiny.of_task("stvg"), 2)
-    assert torch.isfinite(model(**repeated).logps_BL).all()
-    with pytest.raises(BlockMaskError, match="need attention=sdpa, which takes a block mask; got eager"):
-        model(**shared)
+    shapes = shapes_read(model)
+    ours, theirs = (model(**batch).logps_BL for batch in (shared, repeated))
+    torch.testing.assert_close(ours, theirs, rtol=RELATIVE, atol=1e-7)
+    assert shapes == 2 * [(*shared["input_ids"].shape, 128)]
 
 
 @pytest.mark.slow
