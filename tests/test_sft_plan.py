@@ -141,7 +141,6 @@ VARIANTS = {
     "bfloat16": ["model.dtype=bfloat16"],
     "interleaved": ["model.grounder=interleaved"],
     "learned attention": ["model.grounder=interleaved", "model.interleaved.attention=learned"],
-    "text": ["model.grounder=text"],
 }
 
 
@@ -153,16 +152,28 @@ QUICKEST = "lora"
 )
 def test_memory_is_that_of_a_real_step(config_path: Path, variant: str) -> None:
     """Within 15 % of the high-water mark of a process that trains: what is held at most beyond what was there before."""
-    config = load_config(SFTConfig, config_path, VARIANTS[variant])
+    planned, measured = planned_and_measured(config_path, VARIANTS[variant])
+    assert abs(planned / measured - 1) < 0.15, f"planned {planned / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
+
+
+@pytest.mark.slow
+def test_memory_of_written_tubes_is_planned_for_the_longest(config_path: Path) -> None:
+    """An answer may hold the whole clip, and those of a real step are shorter: 1,484 MB planned, 1,104 MB seen."""
+    planned, measured = planned_and_measured(config_path, ["model.grounder=text"])
+    assert measured < planned < 1.6 * measured, f"planned {planned / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
+
+
+def planned_and_measured(config_path: Path, overrides: list[str]) -> tuple[int, int]:
+    """Peak memory of a step in bytes, by the plan and in a process of its own."""
+    config = load_config(SFTConfig, config_path, overrides)
     config_path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     environment = os.environ | step_memory.ENVIRONMENT
     command = [sys.executable, step_memory.__file__, str(config_path)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr[-2000:]
     measured = int(result.stdout.split()[-1])
-    planned = plan(config)["memory_bytes"]["peak"]
     assert measured > 300e6
-    assert abs(planned / measured - 1) < 0.15, f"planned {planned / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
+    return plan(config)["memory_bytes"]["peak"], measured
 
 
 COUNTS = Counts(trainable=1000, frozen=200, largest=100)
