@@ -40,7 +40,8 @@ class SFTConfig(Config):
     model: ModelConfig = ModelConfig()
     checkpoint: str | None = None
     """Checkpoint folder to start from, of an earlier stage; None starts from `model.backbone` with a fresh grounder.
-    Backbone, grounder and prompt are then the checkpoint's, and `model.backbone` and `model.bridge` are not used."""
+    Backbone and grounder are then the checkpoint's, and `model.backbone` and the grounder's section are not used; `data.prompt`
+    has to be what it learned, another one is an error."""
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     frames: FrameChoiceConfig = FrameChoiceConfig()
