@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from transformers import AutoProcessor
 
 from configs.base import parse_config
 from configs.data import DataConfig
@@ -26,6 +25,8 @@ from model.grounders import grounder_class
 
 def ceiling(samples: Sequence[GroundingSample], trained: Path, grounder: str) -> Scores:
     """Scores of the truth as a grounder writes it, with the frames that a run was shown. trained: its folder."""
+    from transformers import AutoProcessor
+
     data = parse_config(DataConfig, yaml.safe_load((trained / "config.yaml").read_text())["data"], origin=str(trained))
     processor = AutoProcessor.from_pretrained(trained / "checkpoint" / "mllm")
     encoder = PromptEncoder(processor, data, answer_format=grounder_class(grounder).answer_format)

@@ -15,7 +15,6 @@ from configs.run import quiet_environment, setup_logging
 from scripts.demo import run_once
 from scripts.grounder_cells import RECORD, base_stages, cell_folder, cell_stages, load_grounders
 from scripts.grpo_arms import Arms, arm_stages, check_prompts, load_arms, study_folder
-from scripts.grpo_report import publish
 from scripts.reports import add_grounders, chosen_grounders, study_parser
 
 
@@ -37,7 +36,10 @@ def main() -> None:
     for seed in arguments.seeds:
         for name in chosen:
             run_arms(arguments.configs, arguments.base, arguments.out, name, arms[name], seed)
-    publish(arms, arguments.out, arguments.results, module="scripts.grpo_study")
+    from scripts.grpo_report import publish
+
+    with explained():
+        publish(arms, arguments.out, arguments.results, module="scripts.grpo_study")
 
 
 def run_arms(configs: Path, base: Path, out: Path, name: str, arms: Arms, seed: int) -> None:
