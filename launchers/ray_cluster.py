@@ -6,10 +6,11 @@ Ray Train gives a rank the environment that torchrun would (RANK, WORLD_SIZE, ..
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.base import ConfigError
 from configs.cluster import RayConfig
 from configs.run import quiet_environment
 
@@ -41,6 +42,23 @@ def cluster(config: RayConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def threads_asked_for(environment: Mapping[str, str]) -> int | None:
+    """OMP_NUM_THREADS of the driver's environment; None where it is not set. Of a list, one number a nesting level, the first.
+
+    To be asked in the driver: in a worker Ray sets it to the CPUs of the worker where it is not set yet, and there nobody can
+    tell who did (`set_omp_num_threads_if_unset` of ray 2.60; https://docs.ray.io/en/latest/ray-core/configure.html).
+
+    Raises ConfigError.
+    """
+    value = environment.get("OMP_NUM_THREADS", "")
+    if not value:
+        return None
+    first = value.split(",")[0].strip()
+    if not (first.isdecimal() and int(first) > 0):
+        raise ConfigError(f"OMP_NUM_THREADS={value} in the environment: expected a positive number of threads")
+    return int(first)
 
 
 @contextlib.contextmanager

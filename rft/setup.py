@@ -54,9 +54,6 @@ def build_learner(config: RFTConfig, *, resumed: Path | None = None) -> Learner:
     """Load the checkpoint, or the run's own that it is resumed from, in float32; freeze what is frozen; wrap."""
     set_seed(config.run.seed)
     accelerator = make_accelerator(config)
-    if accelerator.device.type == "cpu":
-        # Ray gives a worker one thread; ranks and engine take turns, so all cores are free while one works.
-        torch.set_num_threads(max(1, num_cores() // accelerator.num_processes))
     start = config.checkpoint if config.lora is not None else resumed or config.checkpoint
     model, processor = load_checkpoint(start, dtype="float32")
     if config.lora is not None:
@@ -75,6 +72,15 @@ def build_learner(config: RFTConfig, *, resumed: Path | None = None) -> Learner:
     schedule = get_scheduler(config.optim.lr_scheduler_type, optimizer, config.optim.warmup_steps, config.max_steps)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     return Learner(accelerator, wrapped, model, processor, encoder, optimizer, schedule)
+
+
+def use_threads(accelerator: Accelerator, asked: int | None) -> None:
+    """Torch's threads of a rank on CPU: as many as were asked for (launchers/ray_cluster.py), else its share of the cores.
+
+    Ray gives a worker one; but ranks and engine take turns, so all cores are free while one works.
+    """
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(asked or max(1, num_cores() // accelerator.num_processes))
 
 
 def num_cores() -> int:

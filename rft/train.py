@@ -5,7 +5,8 @@
 
 Writes into run.out: config.yaml, environment.json, metrics.jsonl, checkpoints/step-*/ and the final checkpoint/. Started
 again, it goes on from its last checkpoint; run.out must be on storage that every node sees. One machine is a one-node cluster,
-started in this process; on a running cluster (`ray start` on every node) pass ray.address=auto.
+started in this process; on a running cluster (`ray start` on every node) pass ray.address=auto. On CPU a rank has as many
+threads as OMP_NUM_THREADS says where this command is started, and else its share of the cores.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from configs.command_line import config_from_command_line, explained
 from configs.rewards import check_grounder
 from configs.rft import RFTConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
-from launchers.ray_cluster import cluster, run_ranks
+from launchers.ray_cluster import cluster, run_ranks, threads_asked_for
 
 logger = logging.getLogger("rft.train")
 
@@ -52,8 +53,9 @@ def train(config: RFTConfig) -> None:
     load_samples(config.data, config.data.train_split)
     if config.validation.every_steps is not None:
         load_samples(config.data, config.validation.split)
+    num_threads = threads_asked_for(os.environ)
     with cluster(config.ray):
-        launch(config)
+        launch(config, num_threads)
 
 
 def check_answers(config: RFTConfig) -> None:
@@ -74,8 +76,8 @@ def check_answers(config: RFTConfig) -> None:
         )
 
 
-def launch(config: RFTConfig) -> None:
-    """Engine and trainer ranks on the connected cluster."""
+def launch(config: RFTConfig, num_threads: int | None) -> None:
+    """Engine and trainer ranks on the connected cluster; num_threads: of each rank, None for its share of the cores."""
     import ray
 
     from rft.engine_actor import start_engine
@@ -86,6 +88,7 @@ def launch(config: RFTConfig) -> None:
             "config": config.model_dump(mode="json", exclude_unset=True),
             "engine": engine,
             "cwd": os.getcwd(),
+            "num_threads": num_threads,
         }
         run_ranks(train_rank, arguments, config.ray, out=config.run.out)
     finally:
@@ -101,6 +104,7 @@ def train_rank(arguments: dict[str, Any]) -> None:
     quiet_environment()
     setup_logging()
     from rft.rollout import EngineClient
+    from rft.setup import use_threads
     from rft.trainer import GRPOTrainer
 
     config = RFTConfig.model_validate(arguments["config"])
@@ -111,6 +115,7 @@ def train_rank(arguments: dict[str, Any]) -> None:
         is_main = ray.train.get_context().get_world_rank() == 0
         run = stack.enter_context(Run(config.run, config, stage="rft", resume_step=step)) if is_main else None
         trainer = GRPOTrainer(config, engine, run, store, resumed)
+        use_threads(trainer.learner.accelerator, arguments["num_threads"])
         engine.wait_until_ready()
         trainer.train()
 
