@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from configs.base import config_files
 from configs.checkpoints import write_atomically
+from configs.command_line import check_out_folder, end_with_reason, explained
 from configs.run import ROOT, quiet_environment, setup_logging
 from model.grounders import GROUNDERS, grounder_class
 from scripts.demo_summary import HELD_OUT, provenance, publish, run_record, show, table, write_summary
@@ -68,10 +70,10 @@ def main() -> None:
     arguments = parser.parse_args()
     setup_logging()
     quiet_environment()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     demo = stages(arguments.configs, arguments.out, data=arguments.out, seed=arguments.seed,
                   sft_steps=arguments.sft_steps, rft_steps=arguments.rft_steps,
                   grounder=arguments.grounder)  # fmt: skip
+    make_out_folder(arguments.out, demo)
     seconds = [run_once(stage, arguments.out / "stages.json") for stage in demo]
     summary = write_summary(arguments.out, data=arguments.out, minutes=sum(seconds) / 60)
     show(arguments.out, summary)
@@ -141,6 +143,15 @@ def grpo_stages(
     ]  # fmt: skip
 
 
+def make_out_folder(out: Path, stages: Iterable[Stage]) -> None:
+    """Make the folder; a config of a stage that is missing or no YAML ends the process with status 2, and makes nothing."""
+    with explained():
+        check_out_folder(out)
+        for stage in stages:
+            _ = stage.key
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def in_turn(stages: Iterable[Stage], *, after: str = "") -> list[Stage]:
     """Each stage after the one before it, so that a change of one makes all that follow run again."""
     chained = []
@@ -151,7 +162,10 @@ def in_turn(stages: Iterable[Stage], *, after: str = "") -> list[Stage]:
 
 
 def run_once(stage: Stage, record: Path) -> float:
-    """Run a stage unless it has finished before; note how long the attempt that finished it took."""
+    """Run a stage unless it has finished before; note how long the attempt that finished it took.
+
+    A stage that fails has said why: it ends the process with status 1 and one line that names it.
+    """
     seconds, key = finished(record), stage.key
     shown = [*(f"{name}={value}" for name, value in stage.environment.items()), *stage.command]
     logger.info("== %s\n   %s", stage.title, shlex.join(shown))
@@ -160,10 +174,17 @@ def run_once(stage: Stage, record: Path) -> float:
         return seconds[key]
     started = time.time()
     command = [sys.executable, *stage.command[1:]]
-    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | stage.environment)
+    status = subprocess.run(command, cwd=ROOT, env=os.environ | stage.environment).returncode
+    if status != 0:
+        end_with_reason(f"stage {stage.title!r} failed, {ending(status)}", status=1)
     seconds[key] = round(time.time() - started, 1)
     write_atomically(record, json.dumps(seconds, indent=2) + "\n")
     return seconds[key]
+
+
+def ending(status: int) -> str:
+    """How a process with this `returncode` ended; a negative one is the signal that killed it."""
+    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 
 def finished(record: Path) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from configs.base import load_config
 from configs.rft import DecoderUpdate, RFTConfig
 from configs.run import quiet_environment, read_metrics, setup_logging
-from scripts.demo import Stage, grpo_stages, run_once, stages
+from scripts.demo import Stage, grpo_stages, make_out_folder, run_once, stages
 from scripts.demo_summary import (
     COLUMNS,
     DIFFERENCES,
@@ -54,6 +54,9 @@ def main() -> None:
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
     data = arguments.data or folders[0]
     compared = arguments.seeds if arguments.compare is None else arguments.compare
+    first = stages(arguments.configs, folders[0], data=data, seed=arguments.seeds[0])
+    entropy = [entropy_stage(arguments.configs, folders[0], data)] if compared else []
+    make_out_folder(folders[0], [*first, *entropy])
     results = {}
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         results[str(seed)] = run_demo(arguments.configs, folder, data, seed)
@@ -81,13 +84,18 @@ def run_comparisons(configs: Path, out: Path, data: Path, seed: int, ours: str) 
     for update, suffix in suffixes.items():
         for stage in grpo_stages(configs, out, data=data, seed=seed, update=update) if suffix else []:
             run_once(stage, out / "stages.json")
-    entropy = ("--config", str(configs / "matched_entropy.yaml"), f"data.source.root={data}/videos",
-               f"reference={out}/sft/checkpoint", f"refined={out}/rft/checkpoint", f"out={out}/entropy")  # fmt: skip
-    run_once(Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), entropy), out / "stages.json")
+    run_once(entropy_stage(configs, out, data), out / "stages.json")
     return {
         "updates": {update: compare_update(out, data, suffix) for update, suffix in suffixes.items()},
         "matched_entropy": json.loads((out / "entropy" / "matched_entropy.json").read_text()),
     }
+
+
+def entropy_stage(configs: Path, out: Path, data: Path) -> Stage:
+    """The refined model sampled at the entropy of the supervised one."""
+    words = ("--config", str(configs / "matched_entropy.yaml"), f"data.source.root={data}/videos",
+             f"reference={out}/sft/checkpoint", f"refined={out}/rft/checkpoint", f"out={out}/entropy")  # fmt: skip
+    return Stage("GRPO and SFT at equal entropy", ("evaluation.matched_entropy",), words)
 
 
 def compare_update(out: Path, data: Path, suffix: str) -> dict[str, Any]:

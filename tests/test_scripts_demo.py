@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -9,7 +10,8 @@ from runs import run, write_config
 from tiny import GROUNDED
 
 from configs.run import ROOT
-from scripts.demo import Stage, finished, run_once, stages
+from scripts import demo, demo_seeds
+from scripts.demo import Stage, ending, finished, run_once, stages
 from scripts.demo_seeds import markdown, signal
 from scripts.demo_summary import publish, run_record
 
@@ -34,6 +36,37 @@ def test_a_stage_runs_once_for_a_config(tmp_path: Path) -> None:
     assert len(finished(record)) == 2
 
 
+def test_a_failed_stage_ends_with_its_name_and_status(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`python -m zipfile` without arguments ends with 2; nothing is noted as finished."""
+    with pytest.raises(SystemExit) as ended:
+        run_once(Stage("pack", ("zipfile",), ()), tmp_path / "stages.json")
+    assert ended.value.code == 1 and finished(tmp_path / "stages.json") == {}
+    assert caplog.records[-1].getMessage() == "stage 'pack' failed, exit status 2"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(3, "exit status 3"), (-9, "killed by SIGKILL")])
+def test_how_a_stage_ended(status: int, expected: str) -> None:
+    assert ending(status) == expected
+
+
+@pytest.mark.parametrize("module", [demo, demo_seeds])
+@pytest.mark.parametrize(
+    ("configs", "out", "expected"),
+    [("typo", "out", "typo/sft.yaml: no such config file"), ("configs/demo", "file/out", "expected a folder")],
+)
+def test_a_wrong_folder_is_said_before_anything_is_made(
+    module: ModuleType, configs: str, out: str, expected: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    (tmp_path / "file").write_text("")
+    words = ["--configs", configs, "--out", str(tmp_path / out), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr("sys.argv", ["demo", *words])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 2 and expected in caplog.records[-1].getMessage()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_an_edit_of_an_included_config_is_a_change(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("a: 1")
     (tmp_path / "a.yaml").write_text(f"include: {tmp_path}/b.yaml")
@@ -45,8 +78,8 @@ def test_an_edit_of_an_included_config_is_a_change(tmp_path: Path) -> None:
 
 def commands(grounder: str) -> dict[str, list[str]]:
     """Of all stages, by their titles."""
-    demo = stages(ROOT / "configs" / "demo", Path("out"), data=Path("out"), seed=0, grounder=grounder)
-    return {stage.title: stage.command for stage in demo}
+    made = stages(ROOT / "configs" / "demo", Path("out"), data=Path("out"), seed=0, grounder=grounder)
+    return {stage.title: stage.command for stage in made}
 
 
 @pytest.mark.parametrize(
