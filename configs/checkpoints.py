@@ -26,6 +26,16 @@ class CheckpointError(FileNotFoundError):
     """What should be a checkpoint folder is none; the message names it and what is expected in it."""
 
 
+def check_checkpoint(folder: str | Path, *, origin: str = "") -> None:
+    """Raise CheckpointError for a folder that no run wrote as a checkpoint; origin: what stands before its name, as a key."""
+    folder = Path(folder)
+    if (folder / "mllm").is_dir() and (folder / "config.json").is_file():
+        return
+    inside = folder / "checkpoint"
+    hint = f"; did you mean {inside}?" if inside.is_dir() else ""
+    raise CheckpointError(f"{origin}{folder}: expected a checkpoint folder with mllm/ and config.json in it{hint}")
+
+
 class CheckpointConfig(Config):
     """When a run writes checkpoints, and which it keeps. A run that is started again goes on from its last one."""
 

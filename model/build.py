@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from configs.base import ConfigError
-from configs.checkpoints import CheckpointError
+from configs.checkpoints import check_checkpoint
 from configs.data import DataConfig, PromptConfig
 from configs.model import ModelConfig
 from configs.optim import OptimConfig
@@ -77,9 +77,8 @@ def _millions(module: torch.nn.Module) -> float:
 
 
 def load_checkpoint(folder: str | Path, *, dtype: str, attention: str = "sdpa") -> tuple[GroundingModel, Any]:
-    """A checkpoint folder's model (in eval mode) and processor."""
-    if not (Path(folder) / MLLM_FOLDER).is_dir():
-        raise CheckpointError(f"{folder}: expected a checkpoint folder with {MLLM_FOLDER}/ and config.json in it")
+    """A checkpoint folder's model (in eval mode) and processor. Raises CheckpointError."""
+    check_checkpoint(folder)
     model = GroundingModel.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation=attention)
     return model, load_processor(str(Path(folder) / MLLM_FOLDER))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.base import ConfigError
-from configs.checkpoints import CheckpointStore
+from configs.checkpoints import CheckpointError, CheckpointStore, check_checkpoint
 from configs.command_line import config_from_command_line, explained
 from configs.rewards import check_grounder
 from configs.rft import RFTConfig
@@ -34,7 +34,7 @@ def main() -> None:
 
     config = config_from_command_line(RFTConfig, __doc__)
     setup_logging()
-    with explained(AnnotationError, GrounderError):
+    with explained(AnnotationError, CheckpointError, GrounderError):
         train(config)
 
 
@@ -42,8 +42,7 @@ def train(config: RFTConfig) -> None:
     """Start what is needed, train, and stop it again; what can be wrong is looked at before anything is started."""
     from data.sources import load_samples
 
-    if not (Path(config.checkpoint) / "mllm").is_dir():
-        raise ConfigError(f"checkpoint={config.checkpoint}: expected a checkpoint folder, with mllm/ in it")
+    check_checkpoint(config.checkpoint, origin="checkpoint=")
     check_answers(config)
     check_same_run(config, config.run.out)
     final = Path(config.run.out) / "checkpoint"
@@ -59,12 +58,15 @@ def train(config: RFTConfig) -> None:
 
 
 def check_answers(config: RFTConfig) -> None:
-    """Raise ConfigError where the rewards, or the boxes' losses, are none that the checkpoint's grounder can have."""
+    """Raise ConfigError where the rewards, or the boxes' losses, are none that the checkpoint's grounder can have, and where a
+    term of one's own cannot be imported."""
     name = json.loads((Path(config.checkpoint) / "config.json").read_text())["grounder"]
     from model.grounders import grounder_class
+    from rewards.composer import RewardComposer
 
     grounder = grounder_class(name)
     check_grounder(config.rewards, name, grounder.reward_terms)
+    RewardComposer(config.rewards)  # imports terms of one's own
     objective = config.objective
     if grounder.writes_boxes and objective.decoder_update != "frozen":
         raise ConfigError(

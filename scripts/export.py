@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.base import ConfigError
+from configs.checkpoints import CheckpointError, check_checkpoint
 from configs.command_line import explained
 from configs.run import ROOT, setup_logging
 from model.grounders import GrounderError, locate_grounder
@@ -80,17 +81,17 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder to write; an export that is there is replaced")
     arguments = parser.parse_args()
     setup_logging()
-    with explained(GrounderError):
+    with explained(CheckpointError, GrounderError):
         export(arguments.checkpoint, arguments.out)
     logger.info("exported to %s", arguments.out)
 
 
 def export(checkpoint: Path, out: Path) -> None:
-    """Write the export folder; an existing one is replaced. Raises ConfigError for another folder in either place."""
-    if not (checkpoint / "config.json").is_file():
-        inside = checkpoint / "checkpoint"
-        hint = f"; did you mean {inside}?" if inside.is_dir() else ""
-        raise ConfigError(f"--checkpoint {checkpoint}: expected a checkpoint folder with config.json in it{hint}")
+    """Write the export folder; an existing one is replaced.
+
+    Raises CheckpointError for a folder that is no checkpoint, and ConfigError for one that is no export to replace.
+    """
+    check_checkpoint(checkpoint, origin="--checkpoint ")
     if out.exists() and not (out / "config.json").is_file():
         raise ConfigError(f"--out {out}: exists and is no export; expected a new folder, or an export to replace")
     if out.exists():
