@@ -58,8 +58,9 @@ def plan(config: SFTConfig, *, num_processes: int = 1, size: tuple[int, int] = (
     from model.grounders import GrounderError
     from model.grounding_model import MLLM_FOLDER
     from model.shapes import BackboneConfigError, backbone_config, empty_model
-    from sft.plan_memory import LOGITS_BYTES, activation_bytes, read_zero
+    from sft.plan_memory import LOGITS_BYTES, activation_bytes
     from sft.plan_tokens import example
+    from sft.zero import read_zero
 
     folder = config.model.backbone if config.checkpoint is None else str(Path(config.checkpoint) / MLLM_FOLDER)
     backbone: Any

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.base import ConfigError
-from configs.checkpoints import CheckpointError, CheckpointStore, written_aside
+from configs.checkpoints import CheckpointError, CheckpointStore, check_checkpoint, written_aside
 from configs.command_line import config_from_command_line, explained
 from configs.data import ExposureConfig
 from configs.run import Run, check_same_run, quiet_environment, setup_logging
@@ -33,6 +33,7 @@ from data.video import VideoDecodeError
 from model.attention import check_attention
 from model.grounders import GrounderError, check_grounder
 from sft.errors import TooManyUnreadableError
+from sft.zero import read_zero
 
 logger = logging.getLogger("sft.train")
 
@@ -61,8 +62,9 @@ def train(config: SFTConfig) -> None:
     """Train, from the folder's last checkpoint on if it has one, and write the final model; rank 0 logs."""
     if not has_work(config, num_ranks=int(os.environ.get("WORLD_SIZE", "1"))):
         return
-    check_attention(config.model.attention, config.model.dtype)
     samples = check_and_read(config)
+    # Last: a kernel that needs CUDA imports torch to look for it.
+    check_attention(config.model.attention, config.model.dtype)
     from torch.distributed.elastic.multiprocessing.errors import record
 
     # What ends a rank is in the frame that torchrun ends with.
@@ -120,16 +122,24 @@ class SampleSplits:
 def check_and_read(config: SFTConfig) -> SampleSplits:
     """What can be wrong with names and files, found before torch is imported and anything is started.
 
-    Raises AnnotationError for splits that cannot be read, ConfigError and GrounderError.
+    Raises AnnotationError for splits that cannot be read, CheckpointError, ConfigError and GrounderError.
     """
-    check_grounder(config.model.grounder, config.model.grounder_args)
     check_deepspeed(config)
+    _check_start(config)
+    check_grounder(config.model.grounder, config.model.grounder_args)
     return SampleSplits(
         train=load_samples(config.data, config.data.train_split),
         validation=None
         if config.validation.every_steps is None
         else load_samples(config.data, config.validation.split),
     )
+
+
+def _check_start(config: SFTConfig) -> None:
+    """Raises CheckpointError for a `checkpoint` that is none, where `start_model` (model/build.py) will read it."""
+    goes_on = CheckpointStore(config.run.out, config.checkpoints).last() is not None
+    if config.checkpoint is not None and (config.model.lora is not None or not goes_on):
+        check_checkpoint(config.checkpoint, origin="checkpoint=")
 
 
 def make_trainer(
@@ -266,8 +276,6 @@ def check_deepspeed(config: SFTConfig) -> None:
         return
     if not Path(config.deepspeed).is_file():
         raise ConfigError(f"deepspeed: no such file: {config.deepspeed}")
-    from sft.plan_memory import read_zero
-
     if config.micro_batches == "by_length" and read_zero(config.deepspeed).stage == 3:
         raise ConfigError(
             f"micro_batches=by_length gives ranks different numbers of rows, for which ZeRO stage 3 ({config.deepspeed}) "

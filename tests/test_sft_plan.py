@@ -26,8 +26,9 @@ from model.backbone import load_mllm
 from model.grounding_model import GroundingConfig, GroundingModel
 from model.shapes import backbone_config, empty_model
 from sft.plan import as_tables, checkpoint_bytes, count_parameters, main, plan, run_size
-from sft.plan_memory import Activations, Counts, Zero, plan_memory, read_zero
+from sft.plan_memory import Activations, Counts, plan_memory
 from sft.plan_tokens import SYNTHETIC_QUERY, sample_tokens
+from sft.zero import Zero, read_zero
 
 PRESETS = sorted((ROOT / "configs" / "sft").glob("bridge_*.yaml"))
 
