@@ -13,8 +13,9 @@ import yaml
 
 from configs.base import Config, ConfigError, parse_config
 from configs.sources import MixtureSource, Source
-from data.annotations import Split
+from data.annotations import MissingFileError, Split
 from data.sources import SOURCES, jsonl
+from data.sources.prepared import HOW
 
 
 class _Asked(Config):
@@ -39,6 +40,10 @@ def read_annotations(path: Path, source: str | None, split: str, settings: Seque
     """The split of a source, of a prepared folder, or of a JSONL file. Raises AnnotationError and ConfigError."""
     if source is None and path.is_file():
         return jsonl.read_split(path)
+    if source is None and not (path / "data").is_dir() and (files := sorted(path.glob("*.jsonl"))):
+        raise MissingFileError(
+            path, f"is no folder of data.prepare; {HOW}, or name the .jsonl file, such as {files[0]}"
+        )
     values: dict[str, Any] = {"type": source or "prepared", **dict(map(_setting, settings))}
     folder = "root" if values["type"] in ("synthetic", "jsonl", "prepared") else "annotations"
     asked = parse_config(_Asked, {"source": {**values, folder: str(path)}}, origin="--source").source

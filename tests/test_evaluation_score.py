@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs.base import ConfigError
+from data.annotations import AnnotationError
 from data.sources.jsonl import write_samples
 from data.types import BoxPx, FrameSpan, GroundingSample
 from evaluation import score
@@ -310,6 +311,14 @@ def test_published_annotation_files_are_read_by_their_source(
     for wrong, message in (("tracks", "expected key=value"), ("trackz=1", "trackz")):
         with pytest.raises(ConfigError, match=message):
             read_annotations(tmp_path, "vidstg", "test", [wrong])
+
+
+def test_a_folder_of_jsonl_files_is_told_to_name_one(tmp_path: Path) -> None:
+    write_samples(tmp_path / "heldout.jsonl", [STVG])
+    with pytest.raises(
+        AnnotationError, match=rf"data\.prepare.*, or name the \.jsonl file, such as {tmp_path}/heldout"
+    ):
+        read_annotations(tmp_path, None, "test", [])
 
 
 def test_predictions_that_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
