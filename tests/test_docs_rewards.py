@@ -57,9 +57,10 @@ def test_what_cheating_earns(row: str) -> None:
 
 def test_the_commands_of_the_ablations_are_configs() -> None:
     commands = [shlex.split(line)[1:] for line in section("Ablations").splitlines() if line.startswith("$train")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     configs = [load_config(RFTConfig, ROOT / "configs/rft/bridge_2b.yaml", overrides) for overrides in commands]
-    sarl, tiou, spatial, own = (config.rewards for config in configs)
+    bridge, sarl, tiou, spatial, own = (config.rewards for config in configs)
+    assert bridge == RewardConfig()
     assert sarl.weights.gated == 2 and sarl.weights.viou == 0
     assert tiou.weights.viou == 0 and tiou.weights.temporal == 1
     assert spatial.clips == {"spatial": (0.0, 1.0)} and spatial.gates == {"spatial": "temporal"}
