@@ -8,7 +8,7 @@ import pytest
 from test_rewards_shaping import CHEATS, HONEST, HONEST_BOX, earned
 
 from configs.base import load_config
-from configs.rewards import PRESETS
+from configs.rewards import PRESETS, RewardConfig
 from configs.rft import RFTConfig
 from rewards.terms import TERMS
 
