@@ -102,7 +102,7 @@ def summarize_cells(cells: Mapping[str, Cell], runs: Runs) -> dict[str, Entry]:
     for name, of_seed in runs.items():
         default = runs.get(DEFAULT, {})
         if name != DEFAULT and of_seed.keys() & default.keys():
-            entries[name]["minus_default"] = shared_seed_differences(_right(of_seed), _right(default))
+            entries[name]["minus_default"] = shared_seed_differences(of_seed, default)
     return entries
 
 
@@ -111,12 +111,8 @@ def _entry(cell: Cell, runs: Mapping[int, CellRun]) -> Entry:
         "seeds": list(runs),
         "parameters": next(iter(runs.values())).parameters,
         "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
-        **summarize_seeds([run.right for run in runs.values()], [run.wrong for run in runs.values()]),
+        **summarize_seeds(runs),
     }
-
-
-def _right(runs: Mapping[int, CellRun]) -> dict[int, Scores]:
-    return {seed: run.right for seed, run in runs.items()}
 
 
 def seed_std(entries: Mapping[str, Entry]) -> dict[str, float] | None:

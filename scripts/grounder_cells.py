@@ -80,8 +80,8 @@ def latency_stage(out: Path) -> Stage:
 
 
 def cell_stages(configs: Path, out: Path, name: str, grounder: ComparedGrounder, seed: int) -> list[Stage]:
-    """SFT, its evaluation, GRPO, its evaluation: after the base, and again where that has changed. Several cells may run side by
-    side: SFT and answers have one thread, GRPO as many as cores that it may use (`taskset -c 0` leaves it one)."""
+    """SFT, its evaluation, GRPO, its evaluation: after the base, and again where that has changed. Training and answers have one
+    thread, so that several cells may run side by side; vLLM takes the cores that it is let (`taskset -c 0`: one)."""
     folder, videos, run = cell_folder(out, name, seed), f"data.source.root={out}/videos", f"run.seed={seed}"
 
     def evaluate(step: str, trained: str) -> Stage:

@@ -4,7 +4,7 @@ python -m scripts.grounders_report --configs configs/grounders --out outputs/gro
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from configs.base import ConfigError
 from configs.command_line import explained
 from configs.run import setup_logging
+from data.types import GroundingSample
 from evaluation.metrics import Scores, summarize
 from scripts.demo_summary import held_out_samples, run_record
 from scripts.grounder_cells import STEPS, ComparedGrounder, cell_folder, load_grounders
@@ -71,15 +72,15 @@ def publish(grounders: Mapping[str, ComparedGrounder], out: Path, results: Path,
         raise ConfigError(f"{out}: no cell has been evaluated; run scripts.compare_grounders first, or give its --out")
     name, seeds = next((name, seeds) for of_step in runs.values() for name, seeds in of_step.items())
     example = cell_folder(out, name, min(seeds))
-    latency = out / "latency.json"
+    latency, samples = out / "latency.json", held_out_samples(out)
     record = run_record(module, [out, *sorted(out.glob("cells/*/*"))]) | {
         "grounders": {name: grounder.model_dump() for name, grounder in grounders.items()},
-        "num_videos": len({sample.video_path for sample in held_out_samples(out)}),
+        "num_videos": len({sample.video_path for sample in samples}),
         "configs": {step: yaml.safe_load((example / step / "config.yaml").read_text()) for step in trained(example)},
         "steps": {step: {name: entry(seeds) for name, seeds in of_step.items()} for step, of_step in runs.items()},
         "differences": {step: differences(of_step) for step, of_step in runs.items()},
         "grpo_minus_sft": gains(runs),
-        "ceiling": ceilings(runs, out),
+        "ceiling": ceilings(runs["sft"], samples, out),
         "latency": json.loads(latency.read_text()) if latency.exists() else None,
     }
     write_report(results, record, markdown, draw_grounders)
@@ -117,16 +118,17 @@ def entry(runs: Mapping[int, Answered]) -> Entry:
     """Of one grounder after one step: means over seeds with intervals over sentences, and what it took."""
     return {
         "seeds": list(runs),
-        **summarize_seeds([run.right for run in runs.values()], [run.wrong for run in runs.values()]),
+        **summarize_seeds(runs),
         "generated_tokens": round(float(np.mean([run.generated_tokens for run in runs.values()])), 1),
         "seconds_per_sample": round(float(np.mean([run.seconds_per_sample for run in runs.values()])), 4),
         "minutes": round(float(np.mean([run.minutes for run in runs.values()])), 2),
     }
 
 
-def ceilings(runs: Runs, out: Path) -> dict[str, Entry]:
+def ceilings(
+    of_sft: Mapping[str, Mapping[int, Answered]], samples: Sequence[GroundingSample], out: Path
+) -> dict[str, Entry]:
     """What the truth scores as each grounder writes it."""
-    samples, of_sft = held_out_samples(out), runs["sft"]
     return {
         name: summarize(ceiling(samples, cell_folder(out, name, min(seeds)) / "sft", name), **BOOTSTRAP)
         for name, seeds in of_sft.items()
@@ -136,7 +138,9 @@ def ceilings(runs: Runs, out: Path) -> dict[str, Entry]:
 def differences(runs: Mapping[str, Mapping[int, Answered]]) -> dict[str, Entry]:
     """`a - b` for every two grounders, over the seeds that both have."""
     return {
-        f"{a} - {b}": _paired(runs[a], runs[b]) for a, b in combinations(runs, 2) if runs[a].keys() & runs[b].keys()
+        f"{a} - {b}": shared_seed_differences(runs[a], runs[b])
+        for a, b in combinations(runs, 2)
+        if runs[a].keys() & runs[b].keys()
     }
 
 
@@ -144,12 +148,10 @@ def gains(runs: Runs) -> dict[str, Entry]:
     """What GRPO adds to each grounder."""
     before, after = (runs[step] for step in STEPS)
     return {
-        name: _paired(after[name], before[name]) for name in after if after[name].keys() & before.get(name, {}).keys()
+        name: shared_seed_differences(after[name], before[name])
+        for name in after
+        if after[name].keys() & before.get(name, {}).keys()
     }
-
-
-def _paired(ours: Mapping[int, Answered], theirs: Mapping[int, Answered]) -> Entry:
-    return shared_seed_differences(*({seed: run.right for seed, run in runs.items()} for runs in (ours, theirs)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What goes on from one supervised checkpoint (configs/grpo_study/arms.yaml): the arms of a study of GRPO, and their stages.
 
 The first GRPO arm of a grounder sets the time. The other GRPO arms take as many steps, and supervised ones as many as fit into
-its time, by the seconds that a step took when the checkpoint was trained. That is fair where both had the same cores: SFT has one
-thread, and GRPO one for each core that it may use, so start the study with `taskset -c 0`.
+its time, by the seconds that a step took when the checkpoint was trained. That is fair where both had the same cores: training has
+one thread in both, and vLLM takes the cores that it is let, so start the study with `taskset -c 0`.
 """
 
 import json

@@ -105,7 +105,7 @@ def summarize_arms(arms: Arms, runs: Mapping[str, Mapping[int, Answered]]) -> En
     return {
         "arms": {arm: entry(seeds) for arm, seeds in runs.items()},
         "differences": {
-            f"{a} - {b}": _paired(runs[a], runs[b])
+            f"{a} - {b}": shared_seed_differences(runs[a], runs[b])
             for a, b in compared(arms)
             if runs.get(a, {}).keys() & runs.get(b, {}).keys()
         },
@@ -124,17 +124,13 @@ def entry(runs: Mapping[int, Answered]) -> Entry:
     signals = [run.ends for run in runs.values() if run.ends is not None]
     return {
         "seeds": list(runs),
-        **summarize_seeds([run.right for run in runs.values()], [run.wrong for run in runs.values()]),
+        **summarize_seeds(runs),
         "minutes": [run.minutes for run in runs.values()],
         "steps": [run.steps for run in runs.values()],
         "signal": {name: np.mean([ends[name] for ends in signals], axis=0).tolist() for name in signals[0]}
         if signals
         else None,
     }
-
-
-def _paired(ours: Mapping[int, Answered], theirs: Mapping[int, Answered]) -> Entry:
-    return shared_seed_differences(*({seed: run.right for seed, run in runs.items()} for runs in (ours, theirs)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs.command_line import explained
 from configs.run import quiet_environment, setup_logging
-from scripts.demo import run_once
+from scripts.demo import Stage, run_once
 from scripts.grounder_cells import RECORD, base_stages, cell_folder, cell_stages, load_grounders
 from scripts.grpo_arms import Arms, arm_stages, check_prompts, load_arms, study_folder
 from scripts.reports import add_grounders, chosen_grounders, study_parser
@@ -28,23 +28,24 @@ def main() -> None:
     quiet_environment()
     with explained():
         arms = load_arms(arguments.configs)
-        check_prompts(arms, arguments.configs, load_grounders(arguments.base), arguments.base)
+        compared = load_grounders(arguments.base)
+        check_prompts(arms, arguments.configs, compared, arguments.base)
     chosen = chosen_grounders(parser, arguments.grounders, arms)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stage in base_stages(arguments.base, arguments.out):
         run_once(stage, arguments.out / RECORD)
     for seed in arguments.seeds:
         for name in chosen:
-            run_arms(arguments.configs, arguments.base, arguments.out, name, arms[name], seed)
+            checkpoint, *_ = cell_stages(arguments.base, arguments.out, name, compared[name], seed)
+            run_arms(checkpoint, arguments.configs, arguments.out, name, arms[name], seed)
     from scripts.grpo_report import publish
 
     with explained():
         publish(arms, arguments.out, arguments.results, module="scripts.grpo_study")
 
 
-def run_arms(configs: Path, base: Path, out: Path, name: str, arms: Arms, seed: int) -> None:
+def run_arms(checkpoint: Stage, configs: Path, out: Path, name: str, arms: Arms, seed: int) -> None:
     """The supervised checkpoint of a grounder and a seed, where it is not there, and what goes on from it."""
-    checkpoint, *_ = cell_stages(base, out, name, load_grounders(base)[name], seed)
     for folder in (cell_folder(out, name, seed), study_folder(out, name, seed)):
         folder.mkdir(parents=True, exist_ok=True)
     run_once(checkpoint, cell_folder(out, name, seed) / RECORD)

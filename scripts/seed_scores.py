@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,8 +27,19 @@ def seed_of(cell: Path) -> int:
     return int(cell.name.removeprefix("seed"))
 
 
-def summarize_seeds(right: Sequence[Scores], wrong: Sequence[Scores]) -> dict[str, Any]:
+class Run(Protocol):
+    """What every report knows of a training with one seed: scores of the right sentences, and of wrong ones."""
+
+    @property
+    def right(self) -> Scores: ...
+
+    @property
+    def wrong(self) -> Scores: ...
+
+
+def summarize_seeds(runs: Mapping[int, Run]) -> dict[str, Any]:
     """Values of the mean over seeds with intervals, those of each seed, and right - wrong."""
+    right, wrong = [run.right for run in runs.values()], [run.wrong for run in runs.values()]
     return {
         "values": summarize(mean_scores(right), **BOOTSTRAP),
         "by_seed": by_seed(right),
@@ -57,12 +68,12 @@ def seed_differences(ours: Sequence[Scores], theirs: Sequence[Scores]) -> dict[s
     }
 
 
-def shared_seed_differences(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> dict[str, Any]:
-    """The same over the seeds that both have. Raises ValueError where they have none in common."""
+def shared_seed_differences(ours: Mapping[int, Run], theirs: Mapping[int, Run]) -> dict[str, Any]:
+    """The same of the right sentences, over the seeds that both have. Raises ValueError where they have none in common."""
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         raise ValueError(f"no seed in common: {sorted(ours)} and {sorted(theirs)}")
-    return seed_differences([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
+    return seed_differences([ours[seed].right for seed in shared], [theirs[seed].right for seed in shared])
 
 
 def is_certain(difference: Mapping[str, Any]) -> bool:
