@@ -13,32 +13,41 @@ import numpy as np
 import yaml
 
 from configs.base import ConfigError
+from configs.checkpoints import PREFIX
 from configs.command_line import explained
 from configs.run import read_metrics, setup_logging
 from evaluation.metrics import Scores
 from scripts.demo_seeds import signal
 from scripts.demo_summary import held_out_samples, run_record
-from scripts.grpo_arms import Arms, load_arms, study_folder
+from scripts.grpo_arms import START, Arms, best_checkpoint, load_arms, study_folder
 from scripts.grpo_figure import draw_arms
 from scripts.grpo_text import markdown
 from scripts.reports import study_parser, write_report
-from scripts.seed_scores import right_and_wrong, seed_of, shared_seed_differences, summarize_seeds, train_minutes
+from scripts.seed_scores import (
+    right_and_wrong,
+    seconds_per_step,
+    seed_of,
+    shared_seed_differences,
+    summarize_seeds,
+    train_minutes,
+)
 
-START = "checkpoint"
-"""What all arms of a grounder start from."""
+CHECKPOINT = "checkpoint"
+"""What all arms of a grounder start from, among them."""
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One arm with one seed. minutes, steps: of its training; 0 of the checkpoint. ends: rewards, their spread within groups
-    and the entropy in the first and the last steps of GRPO."""
+    """One arm with one seed. minutes, steps: of its training; the checkpoint's until it was stopped. ends: rewards, their spread
+    within groups and the entropy in the first and the last steps of GRPO. validation: losses of the checkpoint's training by step."""
 
     right: Scores
     wrong: Scores
     minutes: float = 0.0
     steps: int = 0
     ends: Mapping[str, list[float]] | None = None
+    validation: Mapping[int, float] | None = None
 
 
 Runs = Mapping[str, Mapping[str, Mapping[int, Answered]]]
@@ -59,7 +68,7 @@ def publish(grounders: Mapping[str, Arms], out: Path, results: Path, *, module: 
     runs = read_runs(grounders, out)
     if not runs:
         raise ConfigError(f"{out}: no arm has been evaluated; run scripts.grpo_study first, or give its --out")
-    record = run_record(module, [out, *sorted(out.glob("cells/*/*")), *sorted(out.glob("grpo/*/*"))]) | {
+    record = run_record(module, [out, *sorted(out.glob("grpo/*/*"))]) | {
         "num_videos": len({sample.video_path for sample in held_out_samples(out)}),
         "arms": {name: arms.model_dump() for name, arms in grounders.items()},
         "configs": configs_of(out, runs),
@@ -73,10 +82,10 @@ def read_runs(grounders: Mapping[str, Arms], out: Path) -> Runs:
     samples = held_out_samples(out)
     runs: dict[str, dict[str, dict[int, Answered]]] = {name: {} for name in grounders}
     for name, arms in grounders.items():
-        for arm in (START, *arms.names):
+        for arm in (CHECKPOINT, *arms.names):
             for path in sorted(out.glob(f"grpo/{name}/seed*/eval_{arm}/metrics.json")):
                 folder = path.parent.parent
-                told = {} if arm == START else what_it_took(folder / arm)
+                told = stopped(folder / START) if arm == CHECKPOINT else what_it_took(folder / arm)
                 runs[name].setdefault(arm, {})[seed_of(folder)] = Answered(
                     *right_and_wrong(samples, path.parent), **told
                 )
@@ -90,13 +99,24 @@ def what_it_took(trained: Path) -> dict[str, Any]:
     return {"minutes": train_minutes(trained), "steps": rows[-1]["step"], "ends": signal(rows) if is_grpo else None}
 
 
-def configs_of(out: Path, runs: Runs) -> Entry:
-    """The resolved config of each arm's first run."""
+def stopped(trained: Path) -> dict[str, Any]:
+    """Steps and minutes up to the checkpoint with the lowest validation loss, and the losses."""
+    steps = int(best_checkpoint(trained).name.removeprefix(PREFIX))
+    rows = [row for row in read_metrics(trained / "metrics.jsonl") if "validation/loss" in row]
     return {
-        f"{name}/{arm}": yaml.safe_load((study_folder(out, name, min(seeds)) / arm / "config.yaml").read_text())
+        "minutes": round(seconds_per_step(trained) * steps / 60, 2),
+        "steps": steps,
+        "validation": {row["step"]: row["validation/loss"] for row in rows},
+    }
+
+
+def configs_of(out: Path, runs: Runs) -> Entry:
+    """The resolved config of each arm's first run, and of the checkpoint's."""
+    return {
+        f"{name}/{arm}": yaml.safe_load((study_folder(out, name, min(seeds)) / folder / "config.yaml").read_text())
         for name, arms in runs.items()
         for arm, seeds in arms.items()
-        if arm != START
+        for folder in [START if arm == CHECKPOINT else arm]
     }
 
 
@@ -114,7 +134,7 @@ def summarize_arms(arms: Arms, runs: Mapping[str, Mapping[int, Answered]]) -> En
 
 def compared(arms: Arms) -> Iterator[tuple[str, str]]:
     """Each arm against the checkpoint, each GRPO arm against each supervised one, and GRPO arms with one another."""
-    yield from ((arm, START) for arm in arms.names)
+    yield from ((arm, CHECKPOINT) for arm in arms.names)
     yield from ((grpo, supervised) for grpo in arms.grpo for supervised in arms.supervised)
     yield from pairwise(arms.grpo)
 
@@ -130,6 +150,7 @@ def entry(runs: Mapping[int, Answered]) -> Entry:
         "signal": {name: np.mean([ends[name] for ends in signals], axis=0).tolist() for name in signals[0]}
         if signals
         else None,
+        "validation": [run.validation for run in runs.values() if run.validation is not None] or None,
     }
 
 

@@ -12,9 +12,10 @@ SIGNALS = (
     "policy/entropy", "mismatch/mean",
 )  # fmt: skip
 SETTING = """\
-Every arm of a seed goes on from the same supervised checkpoint, on the same videos, which the checkpoint has not seen. GRPO arms
-take the same number of steps; supervised arms as many as fit into the time of the first GRPO arm. `sft` learns intervals that are
-off by up to 0.5 s, as the checkpoint did; `sft_exact` those that the reward knows. Start-up and evaluation are in no time."""
+Every arm of a seed goes on from the same supervised checkpoint, which is the one with the lowest validation loss of its training, and
+on the same videos, which are those of that training. GRPO arms take the same number of steps; supervised arms as many as fit into
+the time of the first GRPO arm. Rewards and supervised targets know the same intervals and boxes. Start-up and evaluation are in no
+time; steps and minutes of the checkpoint are those until it was stopped."""
 RULE = """\
 Certain: the interval of the difference over sentences excludes 0 and every one of at least two seeds has its sign. Minutes: all steps
 at the median time of a step."""
@@ -44,9 +45,19 @@ def grounder_parts(name: str, entry: Mapping[str, Any]) -> list[str]:
         markdown_table(
             "difference", difference_rows(entry), [*JUDGED, *(f"{c} of each seed" for c in JUDGED), "certain"]
         ),
+        *validation_lines(entry["arms"]["checkpoint"]),
         "The signal: means over the first and the last ten steps, on sampled answers.",
         markdown_table("arm", signal_rows(entry), SIGNALS),
     ]
+
+
+def validation_lines(checkpoint: Mapping[str, Any]) -> list[str]:
+    """The validation losses that say where the checkpoint's training was stopped, in one paragraph; of no seeds: none."""
+    curves = [
+        f"seed {seed}: " + ", ".join(f"{step} {loss:.3f}" for step, loss in losses.items())
+        for seed, losses in zip(checkpoint["seeds"], checkpoint["validation"] or [], strict=False)
+    ]
+    return ["Validation loss of the checkpoint's training by step; " + "; ".join(curves) + "."] if curves else []
 
 
 def value_rows(entry: Mapping[str, Any]) -> dict[str, list[str]]:
