@@ -55,11 +55,11 @@ def _draw_score(axis: Axes, record: Mapping[str, Any], column: str) -> None:
 def _draw_cost(axis: Axes, record: Mapping[str, Any]) -> None:
     for step, entries in record["steps"].items():
         for name, entry in entries.items():
-            axis.plot(entry["generated_tokens"], entry["seconds_per_sample"], "o", color=COLOURS[step])
-            axis.annotate(name, (entry["generated_tokens"], entry["seconds_per_sample"]), fontsize=8,
-                          xytext=(4, 4), textcoords="offset points")  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_title("tokens and seconds of an answer", fontsize=10)
-    axis.tick_params(labelsize=8, which="both")
+            place = (entry["generated_tokens"], 1000 * entry["seconds_per_sample"])
+            axis.plot(*place, "o", color=COLOURS[step])
+            axis.annotate(name, place, fontsize=8, xytext=(5, -3), textcoords="offset points")
+    axis.set_xlim(0, 1.3 * axis.get_xlim()[1])
+    axis.set_ylim(bottom=0)
+    axis.set_title("an answer: milliseconds by tokens", fontsize=10)
+    axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)

@@ -76,7 +76,7 @@ def publish(grounders: Mapping[str, ComparedGrounder], out: Path, results: Path,
     record = run_record(module, [out, *sorted(out.glob("cells/*/*"))]) | {
         "grounders": {name: grounder.model_dump() for name, grounder in grounders.items()},
         "num_videos": len({sample.video_path for sample in samples}),
-        "configs": {step: yaml.safe_load((example / step / "config.yaml").read_text()) for step in trained(example)},
+        "configs": configs_of(example),
         "steps": {step: {name: entry(seeds) for name, seeds in of_step.items()} for step, of_step in runs.items()},
         "differences": {step: differences(of_step) for step, of_step in runs.items()},
         "grpo_minus_sft": gains(runs),
@@ -86,9 +86,11 @@ def publish(grounders: Mapping[str, ComparedGrounder], out: Path, results: Path,
     write_report(results, record, markdown, draw_grounders)
 
 
-def trained(folder: Path) -> list[str]:
-    """The run folders of a cell that hold a finished training."""
-    return [name for name in TRAINED.values() if (folder / name / "checkpoint").exists()]
+def configs_of(cell: Path) -> dict[str, Any]:
+    """The resolved configs of a cell's finished trainings, and of an evaluation of it."""
+    trained = {name: cell / name for name in TRAINED.values() if (cell / name / "checkpoint").exists()}
+    folders = trained | {"evaluate": next(cell.glob("eval_*"))}
+    return {name: yaml.safe_load((folder / "config.yaml").read_text()) for name, folder in folders.items()}
 
 
 def read_runs(grounders: Mapping[str, ComparedGrounder], out: Path) -> Runs:

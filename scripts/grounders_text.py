@@ -22,7 +22,7 @@ the same number of steps, with the same rewards in GRPO. What differs is the gro
 `interleaved` learns its boxes from 8 frames inside the interval, `bridge` from 6 and 2 outside. Right - wrong: what the
 right sentence scores above another sample's."""
 COST = """\
-Tokens: that an answer has, its end included. Seconds: of one answer, 64 at a time, the video read and all forwards made.
+Tokens: that an answer has, its end included. Seconds: of one answer, {batch_size} at a time, the video read and all forwards made.
 Minutes: all steps of the training at the median time of a step. Where cells ran side by side, seconds and minutes are those of a
 shared machine."""
 RULE = """\
@@ -30,7 +30,7 @@ RULE = """\
 are resampled as if independent, though some videos have two, and no correction is made for several comparisons."""
 LIMITS = """\
 A model of 1.3 M parameters on rendered shapes: what it is worth for released backbones is not known, and the published
-systems differ in backbone, data and steps too. SFT's text learns intervals that are off by up to 0.5 s, GRPO's reward is exact."""
+systems differ in backbone, data and steps too. SFT's text learns intervals that are off by up to {error_sec:g} s, GRPO's reward is exact."""
 
 
 def markdown(record: Mapping[str, Any], picture: str) -> str:
@@ -50,7 +50,7 @@ def markdown(record: Mapping[str, Any], picture: str) -> str:
         "The truth, written as each grounder writes it, with a decoder that is right wherever it looks:",
         markdown_table("the most there is", {name: value_cells(row) for name, row in record["ceiling"].items()}),
         "## What an answer and a training take",
-        COST,
+        COST.format(batch_size=record["configs"]["evaluate"]["batch_size"]),
         markdown_table("grounder", cost_rows(record), ["tokens", "seconds", "minutes"]),
         *latency(record["latency"]),
         "## Differences",
@@ -58,7 +58,7 @@ def markdown(record: Mapping[str, Any], picture: str) -> str:
         "## The order",
         *order_lines(record),
         RULE,
-        LIMITS,
+        LIMITS.format(error_sec=record["configs"]["sft"]["annotation_error"]["max_error_sec"]),
         "## Published",
         markdown_table("system", published_rows(), ["m_tIoU", JUDGED, "source"]),
     ]

@@ -140,11 +140,13 @@ def test_the_report_is_of_the_cells_that_are_there(tmp_path: Path) -> None:
         "differences": {step: differences(of) for step, of in runs.items()}, "grpo_minus_sft": gains(runs),
         "ceiling": {"bridge": entries["bridge"]["values"]},
         "latency": {"frames": 20, "bridge_ratio": 14.75, "interleaved_ratio": 20.42},
+        "configs": {"sft": {"annotation_error": {"max_error_sec": 0.25}}, "evaluate": {"batch_size": 32}},
     }  # fmt: skip
     text = markdown(json.loads(json.dumps(record)), "a.png")
     assert "| bridge, SFT (2) | 0.750 [0.750, 0.750] |" in text and "| text, SFT + GRPO (1) | 1.000" in text
     assert "| GRPO - SFT: text | +0.500 [+0.500, +0.500] |" in text and "`text` takes 14.8 times as long" in text
     assert "2 sentences about 1 held-out videos" in text and "bridge ~ text" in text
+    assert "32 at a time" in text and "off by up to 0.25 s" in text
     draw_grounders(record, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
