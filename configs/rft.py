@@ -78,11 +78,12 @@ class ObjectiveConfig(Config):
     mask_truncated_completions: bool = False
     """Leave completions that were cut off out of the loss (DAPO section 3.4); they still count in the group's mean."""
     zero_variance: Literal["keep", "mask", "drop"] = "keep"
-    """What becomes of a group without signal, in which no outcome term differs: `keep` it, and it teaches what its other
-    terms say (format); `mask` it out of the policy loss, whose divisors stay; `drop` it from the divisors too, which takes a
-    forward without gradient before training. The decoder's term keeps every group."""
+    """What becomes of a group without signal, in which no outcome term pays differently: `keep` it, and it teaches what its
+    other terms say (format); `mask` it out of the policy loss, whose divisors stay; `drop` it from the divisors too, which
+    takes a forward without gradient before training. The decoder's term keeps every group."""
     outcome_terms: list[str] | None = None
-    """The reward terms that signal is looked for in, of those with a weight; None: all of them but SHAPING_TERMS."""
+    """The reward terms that signal is looked for in, of those with a weight; None: all of them but SHAPING_TERMS. What they
+    pay is compared: after gates and clips, with the weights of the group's task."""
     scale_rewards: Literal["running", "group", "batch", "none"] = "running"
     """What advantages are divided by: a running standard deviation of the reward, one for each task (floor `std_floor`), the
     group's, the batch's, or nothing."""

@@ -1,4 +1,4 @@
-"""All reward terms of a batch through one call: raw terms, and their weighted sum after gates and clips.
+"""All reward terms of a batch through one call: raw, as they are paid after gates, clips and weights, and their sum.
 
 Shapes: B completions, K terms.
 """
@@ -15,18 +15,20 @@ from configs.base import ConfigError
 from configs.rewards import WRITTEN_TERMS, RewardConfig
 from data.tubes import TubeBatch
 from rewards.stvg_o1 import both_spatial_reward, think_reward
-from rewards.tasks import weigh_by_task
+from rewards.tasks import weigh_by_task, weights_of_rows
 from rewards.terms import TERMS, RewardTerm
 
 
 @dataclass(frozen=True)
 class RewardBreakdown:
-    """terms_BK: raw values in the order of `names`, 0 for failed answers. total_B: what is maximised; differentiable in
-    the boxes.
+    """terms_BK: raw values in the order of `names`, 0 for failed answers. paid_BK: what each of them adds to the total, after
+    its clip and gate, with the weight that it has for the row's task; without gradient, 0 for failed answers. total_B: what is
+    maximised; differentiable in the boxes.
     """
 
     names: tuple[str, ...]
     terms_BK: Tensor
+    paid_BK: Tensor
     total_B: Tensor
 
 
@@ -53,7 +55,9 @@ class RewardComposer:
         total_B = weigh_by_task(shaped_BK, tubes.tasks, self.weights_K)
         # No clip and no term of one's own may pay for what is not an answer.
         total_B = torch.where(tubes.parsed_B, total_B, self.config.parse_failure)
-        return RewardBreakdown(self.names, torch.stack(list(raw.values()), dim=1), total_B)
+        paid_BK = shaped_BK.detach() * weights_of_rows(tubes.tasks, self.weights_K, shaped_BK.device)
+        paid_BK = torch.where(tubes.parsed_B[:, None], paid_BK, 0.0)
+        return RewardBreakdown(self.names, torch.stack(list(raw.values()), dim=1), paid_BK, total_B)
 
     def _values(self, name: str, tubes: TubeBatch) -> Tensor:
         values_B = self.terms[name](tubes)

@@ -34,6 +34,13 @@ def weigh_by_task(terms_BK: Tensor, tasks: Sequence[str], weights_K_of_task: Map
     return total_B
 
 
+def weights_of_rows(tasks: Sequence[str], weights_K_of_task: Mapping[str, Tensor], device: torch.device) -> Tensor:
+    """The weights of each row's task. -> [B, K], or [1, K] where there is one task alone; the device is not waited for."""
+    present = dict.fromkeys(tasks)
+    weights_BK = torch.stack([weights_K_of_task[task] for task in (tasks if len(present) > 1 else present)])
+    return weights_BK.to(device, non_blocking=True)
+
+
 def metrics_by_task(
     names: Sequence[str],
     terms_BK: Tensor,

@@ -39,13 +39,14 @@ def batch_std(rewards_PG: Tensor) -> Tensor:
     return rewards_PG.double().std().reshape(1, 1) + STD_EPS
 
 
-def has_signal(terms_PGK: Tensor, names: Sequence[str], outcome: Sequence[str]) -> Tensor:
-    """Groups in which at least one outcome term differs between two completions, [P] bool.
+def has_signal(paid_PGK: Tensor, names: Sequence[str], outcome: Sequence[str]) -> Tensor:
+    """Groups in which at least one outcome term pays two completions differently, [P] bool.
 
-    DAPO (2503.14476, section 3.2) looks at the accuracy alone: a group whose answers are all as good, and differ in form
-    only, teaches nothing about the task.
+    paid_PGK: after clips, gates and the weights of the group's task (RewardBreakdown.paid_BK): what a clip cuts off, and what
+    another task alone pays for, makes no advantage. DAPO (2503.14476, section 3.2) looks at the accuracy alone: a group whose
+    answers are all as good, and differ in form only, teaches nothing about the task.
     """
-    values_PGK = terms_PGK[..., [names.index(name) for name in outcome]]
+    values_PGK = paid_PGK[..., [names.index(name) for name in outcome]]
     return ((values_PGK.amax(dim=1) - values_PGK.amin(dim=1)) > SAME_REWARD).any(dim=1)
 
 

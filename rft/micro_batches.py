@@ -87,7 +87,7 @@ def inputs_of(batch: RolloutBatch, device: torch.device) -> Batch:
 def rewards_without_gradient(
     batch: RolloutBatch, learner: Learner, rewards: RewardComposer
 ) -> tuple[RewardBreakdown, Tensor]:
-    """Rewards of the batch's completions, and the terms by group, [P, G, K]."""
+    """Rewards of the batch's completions, and what each term pays by group, [P, G, K]."""
     with torch.no_grad():
         scored = rewards(answered_tubes(batch, learner.unwrapped(**inputs_of(batch, learner.accelerator.device))))
-    return scored, scored.terms_BK.unflatten(0, (-1, batch.num_generations))
+    return scored, scored.paid_BK.unflatten(0, (-1, batch.num_generations))

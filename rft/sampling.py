@@ -86,7 +86,7 @@ class Sampler:
         found: dict[int, bool] = {}
         with self.seconds.timed("signal"):
             for positions, batch in micro_batches(rolled, self.learner, self.config):
-                scored, terms_PGK = rewards_without_gradient(batch, self.learner, self.rewards)
-                signal_P = has_signal(terms_PGK, scored.names, self.config.signal_terms)
+                scored, paid_PGK = rewards_without_gradient(batch, self.learner, self.rewards)
+                signal_P = has_signal(paid_PGK, scored.names, self.config.signal_terms)
                 found |= dict(zip(positions, signal_P.tolist(), strict=True))
         return [found[position] for position in range(len(rolled))]

@@ -185,7 +185,7 @@ def rollout_loss(
     rewards_PG = rewards.total_B.detach().reshape(-1, batch.num_generations)
     scale = _scale(rewards_PG, batch, running_std, objective)
     advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
-    signal_P = has_signal(rewards.terms_BK.detach().unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
+    signal_P = has_signal(rewards.paid_BK.unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
     trained_BL = _trained(mask_BL, batch, signal_P, objective)
     loss = policy_loss(output.logps_BL, old_BL, advantages_B, trained_BL, counts, objective, ref_logps_BL)
     metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.double().mean())}

@@ -65,6 +65,23 @@ def test_a_clip_cuts_off() -> None:
     assert float(reward(SpanSec(1.0, 3.0), FAR_BOX, weights=alone, clips={"spatial": (0, 1)}).total_B) == 0
 
 
+def test_what_each_term_pays() -> None:
+    """tIoU 1/2, vIoU 1/2, spatial of the true box 1, cut off at .6: 0.1 x 1, 1 x 1/2, 2 x 1/2 x 1/2, 3 x .6; gated has no weight."""
+    weights = {"format": 0.1, "temporal": 1.0, "viou": 2.0, "spatial": 3.0}
+    shaping: dict[str, Any] = {
+        "weights": weights,
+        "gates": {"viou": "temporal"},
+        "clips": {"spatial": (0.0, 0.6)},
+        "parse_failure": -1,
+    }
+    got = reward(SpanSec(1.0, 2.0), **shaping)
+    torch.testing.assert_close(got.paid_BK, torch.tensor([[0.1, 0.5, 0.5, 1.8, 0.0]]))
+    torch.testing.assert_close(got.terms_BK, torch.tensor([[1.0, 0.5, 0.5, 1.0, 0.75]]))
+    assert float(got.total_B) == pytest.approx(2.9)
+    shaping["clips"] = {"viou": (0.5, 1.0)}
+    assert not reward(ParseFailure("grammar", ""), **shaping).paid_BK.any()
+
+
 def test_a_term_of_ones_own() -> None:
     """2 x 1/2 on top of 2.1 for an answer; nothing for a failure, whatever the term and the clips say."""
     own = {f"{__name__}:half": 2.0}

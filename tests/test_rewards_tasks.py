@@ -74,6 +74,20 @@ def test_a_mixed_batch_is_its_rows_alone() -> None:
     torch.testing.assert_close(got.total_B, torch.tensor([row[3] for row in TABLE]), atol=1e-6, rtol=0)
 
 
+def test_each_row_is_paid_by_its_task() -> None:
+    """The vIoU of stvg and the format of a question have no weight, though both are measured."""
+    rows = [(SAMPLE, "<time> 1.0 - 2.0 </time>", TRUE_BOX), (IMAGE, "<box> </box>", SHIFTED_BOX)]
+    rows.append((QUESTION, "<answer> B </answer>", TRUE_BOX))
+    tasks = WEIGHTS | {"qa": {"choice": 3.0}}
+    got = scored(rows, weights={"format": 0.5, "temporal": 2.0, "viou": 0.0}, tasks=tasks)
+    paid = dict(zip(got.names, got.paid_BK.T, strict=True))
+    torch.testing.assert_close(paid["format"], torch.tensor([0.5, 0.2, 0.0]))
+    torch.testing.assert_close(paid["temporal"], torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(paid["viou"], torch.tensor([0.0, 2 / 3, 0.0]))
+    torch.testing.assert_close(paid["choice"], torch.tensor([0.0, 0.0, 3.0]))
+    torch.testing.assert_close(got.paid_BK.sum(dim=1), got.total_B)
+
+
 def test_a_failure_has_its_price_in_every_task() -> None:
     rows = [(sample, "what?", TRUE_BOX) for sample in (SAMPLE, TEMPORAL, IMAGE, QUESTION)]
     assert scored(rows, parse_failure=-0.5).total_B.tolist() == [-0.5] * 4

@@ -1,6 +1,13 @@
 import pytest
 import torch
+from test_rewards import SAMPLE, SHIFTED_BOX, TRUE_BOX
+from test_rewards_tasks import IMAGE
+from test_rewards_tasks import scored as scored_tasks
 
+from configs.rewards import RewardConfig
+from data.answers import SpanSec
+from data.tubes import tube_batch
+from rewards.composer import RewardComposer
 from rft.advantages import TASKS, RunningStd, batch_std, group_advantages, group_std, has_signal, split_by_task
 
 
@@ -70,3 +77,32 @@ def test_rewards_are_split_by_task() -> None:
 def test_signal_is_looked_for_in_outcome_terms(terms_GK: list, outcome: list[str], expected: bool) -> None:
     names = ("format", "temporal", "viou")
     assert has_signal(torch.tensor([terms_GK]), names, outcome).tolist() == [expected]
+
+
+FAR_BOX = torch.tensor([0.8, 0.7, 1.0, 1.0])
+FULL_FRAME = torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("clips", "expected"), [({}, True), ({"spatial": (0.0, 1.0)}, False)])
+def test_what_a_clip_cuts_off_is_no_signal(clips: dict, expected: bool) -> None:
+    """Both boxes have a negative `spatial` (a box elsewhere -2.88, the full frame .08 - 1.6): clipped, both earn 0."""
+    frames = torch.arange(40).expand(2, 40)
+    boxes = torch.stack([FAR_BOX, FULL_FRAME])[:, None].expand(2, 40, 4)
+    tubes = tube_batch([SAMPLE] * 2, [SpanSec(1.0, 3.0)] * 2, boxes, frames, torch.ones(2, 40, dtype=torch.bool))
+    weights = {"format": 0.1, "temporal": 1.0, "viou": 0.0, "spatial": 1.0}
+    got = RewardComposer(RewardConfig.model_validate({"weights": weights, "clips": clips}))(tubes)
+    assert (got.terms_BK[:, 3] < -0.5).all()
+    assert has_signal(got.paid_BK[None], got.names, ["temporal", "spatial"]).tolist() == [expected]
+    assert (float(got.total_B.std()) > 0) == expected
+
+
+def test_signal_is_looked_for_in_what_the_groups_task_pays() -> None:
+    """A true box and one of IoU 1/3: rec is paid for it, stvg for its interval alone, which is right in both answers."""
+    boxes = (TRUE_BOX, SHIFTED_BOX)
+    rows = [(SAMPLE, "<time> 1.0 - 3.0 </time>", box) for box in boxes] + [
+        (IMAGE, "<box> </box>", box) for box in boxes
+    ]
+    got = scored_tasks(rows, weights={"viou": 0.0})
+    paid_PGK = got.paid_BK.unflatten(0, (2, 2))
+    assert has_signal(paid_PGK, got.names, ["temporal", "viou"]).tolist() == [False, True]
+    assert got.total_B.reshape(2, 2).std(dim=1).tolist() == [0.0, pytest.approx(4 / 3 / 2**0.5)]
