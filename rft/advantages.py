@@ -1,14 +1,17 @@
 """Group-relative advantages, the scale that they are divided by, and which groups have a signal at all.
 
 Source: GRPO is DeepSeekMath (2402.03300), section 4.1; no division is Dr. GRPO (2503.20783); the batch's standard
-deviation is Lite-PPO (2508.08221), a running one for each task OneThinker's. It changes slowly, so it can divide the pathwise
-term too without flipping the sign of what a group teaches. Standard deviations of groups and batches are the sample's plus
-1e-4, as in TRL 1.16.
+deviation is Lite-PPO (2508.08221). Standard deviations of groups and batches are the sample's plus 1e-4, as in TRL 1.16.
+
+A running standard deviation of each task is from OneThinker (2512.03043: EMA-GRPO), and departs from its code in three
+ways. Theirs takes in a step's rewards before it divides them, with a decay of 0.99, and divides by the group's own wherever
+an advantage would be above 5. Ours takes them in after the step, so the scale is a constant that no reward of the step moves,
+and can divide the pathwise term too; its decay is 0.9; and instead of another divisor it has a floor.
 
 Shapes: P prompts, G completions of each, K reward terms, N completions of all ranks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 import torch
@@ -34,9 +37,38 @@ def group_std(rewards_PG: Tensor) -> Tensor:
     return rewards_PG.double().std(dim=1, keepdim=True) + STD_EPS
 
 
-def batch_std(rewards_PG: Tensor) -> Tensor:
-    """Sample standard deviation of all rewards + 1e-4, [1, 1]."""
-    return rewards_PG.double().std().reshape(1, 1) + STD_EPS
+def batch_std(rewards_N: Tensor) -> Tensor:
+    """Sample standard deviation of the rewards of all ranks + 1e-4, [1, 1]."""
+    return rewards_N.double().std().reshape(1, 1) + STD_EPS
+
+
+def this_rank(values: Tensor) -> Tensor:
+    """The values of all ranks, where there is one."""
+    return values
+
+
+def advantage_scale(
+    rewards_PG: Tensor,
+    tasks_P: Sequence[str],
+    mode: str,
+    scale_of_task: Callable[[str], float],
+    all_ranks: Callable[[Tensor], Tensor] = this_rank,
+) -> Tensor:
+    """What advantages are divided by under `scale_rewards=mode`; broadcasts to [P, G].
+
+    scale_of_task: for `running`. all_ranks: for `batch`, whose standard deviation is of the rewards of every rank, as in TRL.
+    """
+    match mode:
+        case "running":
+            return rewards_PG.new_tensor([[scale_of_task(task)] for task in tasks_P])
+        case "group":
+            return group_std(rewards_PG)
+        case "batch":
+            return batch_std(all_ranks(rewards_PG.flatten()))
+        case "none":
+            return rewards_PG.new_ones(1, 1)
+        case _:
+            raise ValueError(f"scale_rewards: expected running, group, batch or none, got {mode}")
 
 
 def has_signal(paid_PGK: Tensor, names: Sequence[str], outcome: Sequence[str]) -> Tensor:

@@ -16,7 +16,7 @@ Losses are sums divided by counts of the whole step, so that the losses of its m
 Shapes: B completions, L tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,23 @@ class StepCounts:
     targets: Mapping[str, Tensor] | None = None
     """What each supervised loss is a mean over (model/criterion.py: `target_counts`); None: the means of micro-batches,
     weighed by their rows."""
+
+
+def _truncated(weights: Tensor, largest: float) -> Tensor:
+    return weights.clamp(max=largest)
+
+
+def _masked(weights: Tensor, largest: float) -> Tensor:
+    return weights.masked_fill(weights > largest, 0.0)
+
+
+CORRECTIONS: dict[str, tuple[str, Callable[[Tensor, float], Tensor]]] = {
+    "token_truncate": ("token", _truncated),
+    "token_mask": ("token", _masked),
+    "sequence_truncate": ("sequence", _truncated),
+    "sequence_mask": ("sequence", _masked),
+}
+"""What a mode of `importance_sampling` weighs, and what becomes of a weight beyond the largest."""
 
 
 def policy_loss(
@@ -105,13 +122,9 @@ def sampling_weights(logps_BL: Tensor, old_logps_BL: Tensor, mask_BL: Tensor, *,
 
     `*_truncate`: at most `largest` (truncated importance sampling); `*_mask`: 0 beyond it.
     """
+    level, limited = CORRECTIONS[mode]
     log_ratio_BL = torch.where(mask_BL, (logps_BL - old_logps_BL).detach(), 0.0)
-    if mode.startswith("sequence"):
-        log_ratio_BL = log_ratio_BL.sum(dim=1, keepdim=True)
-    weights = log_ratio_BL.exp()
-    if mode.endswith("truncate"):
-        return weights.clamp(max=largest)
-    return weights.masked_fill(weights > largest, 0.0)
+    return limited((log_ratio_BL.sum(dim=1, keepdim=True) if level == "sequence" else log_ratio_BL).exp(), largest)
 
 
 def kl_k3(logps_BL: Tensor, ref_logps_BL: Tensor) -> Tensor:
@@ -121,11 +134,25 @@ def kl_k3(logps_BL: Tensor, ref_logps_BL: Tensor) -> Tensor:
 
 
 def pathwise_loss(
-    rewards_B: Tensor, logps_BL: Tensor, old_logps_BL: Tensor, mask_BL: Tensor, counts: StepCounts, *, scale: float
+    rewards_B: Tensor,
+    logps_BL: Tensor,
+    old_logps_BL: Tensor,
+    mask_BL: Tensor,
+    counts: StepCounts,
+    objective: ObjectiveConfig,
+    *,
+    scale: float,
 ) -> Tensor:
-    """-1 / (N s) sum_i w_i R_i(b): rewards_B carry the gradient of the boxes, w_i is the detached sequence ratio."""
+    """-1 / (N s) sum_i w_i R_i(b): rewards_B carry the gradient of the boxes, w_i is the detached sequence ratio.
+
+    `importance_sampling` other than `ratio` limits it as it does the text's weights. The boxes of a completion have one weight,
+    so a `token_*` mode limits the completion's.
+    """
     log_ratio_B = torch.where(mask_BL, logps_BL - old_logps_BL, 0.0).sum(dim=1)
     weights_B = log_ratio_B.detach().exp()
+    if objective.importance_sampling != "ratio":
+        _, limited = CORRECTIONS[objective.importance_sampling]
+        weights_B = limited(weights_B, objective.importance_sampling_max)
     return -(weights_B * rewards_B).sum() / (counts.num_completions * scale)
 
 

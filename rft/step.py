@@ -3,7 +3,7 @@
 Shapes: P prompts, G completions of each, B = P * G rows, L tokens, F frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from evaluation.vllm_engine import Rollout
 from model.criterion import grounding_losses, weigh
 from model.grounding_model import GroundingOutput
 from rewards.composer import RewardBreakdown
-from rft.advantages import TASKS, RunningStd, batch_std, group_advantages, group_std, has_signal
+from rft.advantages import TASKS, advantage_scale, group_advantages, has_signal, this_rank
 from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics
 from rft.step_metrics import reward_metrics
 
@@ -138,7 +138,7 @@ def _scatter_logps(mask_BL: Tensor, logps: Sequence[Sequence[float]]) -> Tensor:
 def _frame_indices(prompts: Sequence[EncodedPrompt], frames: Sequence[np.ndarray]) -> Tensor:
     rows = [torch.from_numpy(prompt.clip.frame_idx_T[row]) for prompt, row in zip(prompts, frames, strict=True)]
     # Padding comes after every real frame, so that rows stay ascending.
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=2**23)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=FAR)
 
 
 def _is_in(frames: Sequence[np.ndarray], asked: Sequence[np.ndarray]) -> Tensor:
@@ -170,20 +170,24 @@ def rollout_loss(
     batch: RolloutBatch,
     output: GroundingOutput,
     rewards: RewardBreakdown,
-    running_std: RunningStd,
+    scale_of_task: Callable[[str], float],
     counts: StepCounts,
     config: RFTConfig,
     ref_logps_BL: Tensor | None = None,
+    *,
+    all_ranks: Callable[[Tensor], Tensor] = this_rank,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one micro-batch and its metrics. running_std: of the rewards of all ranks.
+    """Loss of one micro-batch and its metrics. scale_of_task: the running standard deviation of its rewards, of all ranks.
 
-    ref_logps_BL: of the reference policy, where the objective has a KL term.
+    ref_logps_BL: of the reference policy, where the objective has a KL term. all_ranks: gathers a tensor from every rank,
+    each of which must call; `scale_rewards=batch` alone does.
     """
     objective = config.objective
     mask_BL = batch.mask_BL.to(output.logps_BL.device)
     old_BL = batch.old_logps_BL.to(output.logps_BL.device)
     rewards_PG = rewards.total_B.detach().reshape(-1, batch.num_generations)
-    scale = _scale(rewards_PG, batch, running_std, objective)
+    tasks_P = [sample.task for sample in batch.samples[:: batch.num_generations]]
+    scale = advantage_scale(rewards_PG, tasks_P, objective.scale_rewards, scale_of_task, all_ranks)
     advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
     signal_P = has_signal(rewards.paid_BK.unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
     trained_BL = _trained(mask_BL, batch, signal_P, objective)
@@ -191,7 +195,7 @@ def rollout_loss(
     metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.double().mean())}
     metrics["reward/no_signal_groups"] = float((~signal_P).double().mean())
     if objective.decoder_update == "pathwise":
-        path = _pathwise(batch, output, rewards, running_std, counts)
+        path = _pathwise(batch, output, rewards, scale_of_task, counts, objective)
         loss, metrics["loss/pathwise"] = loss + path, float(path.detach())
     elif objective.decoder_update == "supervised":
         boxes = _supervised(batch, output, counts, config)
@@ -200,16 +204,6 @@ def rollout_loss(
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
-
-
-def _scale(rewards_PG: Tensor, batch: RolloutBatch, running_std: RunningStd, objective: ObjectiveConfig) -> Tensor:
-    """What advantages are divided by; broadcasts to [P, G]."""
-    if objective.scale_rewards == "running":
-        tasks_P = [sample.task for sample in batch.samples[:: batch.num_generations]]
-        return rewards_PG.new_tensor([[running_std.scale(task)] for task in tasks_P])
-    if objective.scale_rewards == "none":
-        return rewards_PG.new_ones(1, 1)
-    return group_std(rewards_PG) if objective.scale_rewards == "group" else batch_std(rewards_PG)
 
 
 def _trained(mask_BL: Tensor, batch: RolloutBatch, signal_P: Tensor, objective: ObjectiveConfig) -> Tensor:
@@ -226,12 +220,18 @@ def _supervised(batch: RolloutBatch, output: GroundingOutput, counts: StepCounts
     device = output.logps_BL.device
     targets = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
     boxes = weigh(grounding_losses(output.grounding, targets, counts.targets), config.loss)
-    share = len(batch.answers) / (counts.num_drawn or counts.num_completions)
+    num_drawn = counts.num_completions if counts.num_drawn is None else counts.num_drawn
+    share = len(batch.answers) / num_drawn
     return boxes if counts.targets is not None else boxes * share
 
 
 def _pathwise(
-    batch: RolloutBatch, output: GroundingOutput, rewards: RewardBreakdown, running_std: RunningStd, counts: StepCounts
+    batch: RolloutBatch,
+    output: GroundingOutput,
+    rewards: RewardBreakdown,
+    scale_of_task: Callable[[str], float],
+    counts: StepCounts,
+    objective: ObjectiveConfig,
 ) -> Tensor:
     """The sum over tasks of each one's pathwise term, with its own scale."""
     device = output.logps_BL.device
@@ -240,5 +240,5 @@ def _pathwise(
     for task in dict.fromkeys(sample.task for sample in batch.samples):
         rows = [row for row, sample in enumerate(batch.samples) if sample.task == task]
         given = (rewards.total_B[rows], output.logps_BL[rows], old_BL[rows], mask_BL[rows])
-        total = total + pathwise_loss(*given, counts, scale=running_std.scale(task))
+        total = total + pathwise_loss(*given, counts, objective, scale=scale_of_task(task))
     return total

@@ -117,8 +117,8 @@ class GRPOTrainer:
             ref_logps_BL = None if self.reference is None else self.reference.logps(inputs)
         with self.seconds.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))  # 3
-            std = self.running_std
-            loss, metrics = rollout_loss(batch, output, rewards, std, counts, self.config, ref_logps_BL)  # 4, 5
+            given = (batch, output, rewards, self.running_std.scale, counts, self.config, ref_logps_BL)
+            loss, metrics = rollout_loss(*given, all_ranks=self.learner.all_ranks)  # 4, 5
         with self.seconds.timed("backward"):
             self.learner.accelerator.backward(loss)  # 6
         return rewards, metrics

@@ -94,7 +94,7 @@ def of_one_rank(trainer: GRPOTrainer, rolled: Sequence[RolledOut], signal: Seque
     learner.unwrapped.zero_grad()
     output = learner.unwrapped(**inputs_of(batch, learner.accelerator.device))
     rewards = trainer.rewards(answered_tubes(batch, output))
-    rollout_loss(batch, output, rewards, trainer.running_std, counts, config)[0].backward()
+    rollout_loss(batch, output, rewards, trainer.running_std.scale, counts, config)[0].backward()
     return {name: p.grad.clone() for name, p in learner.unwrapped.named_parameters() if p.grad is not None}
 
 

@@ -117,7 +117,7 @@ def test_kl_by_hand() -> None:
 def test_pathwise_loss_by_hand() -> None:
     """Sequence ratios: 1 x 2 x 1 = 2 and 1/2. -(2 x 0.5 + 0.5 x 1.0) / (2 x 0.25) = -3."""
     rewards = torch.tensor([0.5, 1.0], requires_grad=True)
-    loss = pathwise_loss(rewards, LOGPS, OLD, MASK, COUNTS, scale=0.25)
+    loss = pathwise_loss(rewards, LOGPS, OLD, MASK, COUNTS, objective(), scale=0.25)
     assert float(loss.detach()) == pytest.approx(-3.0)
     loss.backward()
     torch.testing.assert_close(rewards.grad, torch.tensor([-4.0, -1.0]))
@@ -148,7 +148,7 @@ def test_both_terms_are_the_gradient_of_the_expected_reward() -> None:
     step = StepCounts(num_completions=size, num_tokens=size, num_tokens_mean=size, max_completion_length=1)
     mask = torch.ones_like(logps, dtype=torch.bool)
     loss = policy_loss(logps, logps.detach(), advantages, mask, step, objective())
-    loss = loss + pathwise_loss(rewards, logps, logps.detach(), mask, step, scale=1.0)
+    loss = loss + pathwise_loss(rewards, logps, logps.detach(), mask, step, objective(), scale=1.0)
     estimated = torch.autograd.grad(-loss, [logits, boxes])
     for ours, true in zip(estimated, exact, strict=True):
         torch.testing.assert_close(ours, true, atol=2e-4, rtol=1e-3)

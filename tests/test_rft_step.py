@@ -22,7 +22,7 @@ from rft.objective import StepCounts
 from rft.step import RolloutBatch, answered_tubes, make_batch, rollout_loss
 from rft.step_metrics import step_counts
 
-HALF = RunningStd(initial=0.5, decay=0.9, floor=0.05)
+HALF = RunningStd(initial=0.5, decay=0.9, floor=0.05).scale
 TEXTS = ["<time> 0.0 - 4.0 </time>", "", "what?", "<time> 3.0 - 1.0 </time>"]
 
 
