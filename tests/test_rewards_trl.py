@@ -16,6 +16,7 @@ from configs.rewards import RewardConfig
 from data.parquet import to_table
 from data.types import GroundingSample
 from data.written_answers import AnswerStyle
+from rewards.terms import TERMS
 from rewards.trl import as_reward_func
 
 # The truth of SAMPLE is 1.0 to 3.0 of 4 s.
@@ -72,14 +73,29 @@ def test_what_is_no_reward_is_named() -> None:
 
 
 def test_written_boxes_earn_every_term() -> None:
-    """10 frames a second, truth 10 to 30: seconds 1 and 2. Written boxes are the truth, so vIoU is 1; gated 1 + 1."""
-    box = "[200, 200, 400, 600]"
-    boxes = f"1. {box}, 2. {box}"
-    text = f"<time> 1 - 2 </time>\n<think_bbox> {boxes} </think_bbox>\n<pred_bbox> {boxes} </pred_bbox>"
+    """10 frames a second, truth 10 to 30: seconds 1 and 2. Final boxes are the truth, so vIoU is 1; gated 1 + 1.
+
+    The draft is shifted by half of its width: GIoU is its IoU 1/3, L1 .1 + .1, so its R_spa is 1/3 - .2 = 2/15, and the final
+    boxes' is 1. A letter is not asked for.
+    """
+    draft, final = (f"1. {box}, 2. {box}" for box in ("[300, 200, 500, 600]", "[200, 200, 400, 600]"))
+    text = f"<time> 1 - 2 </time>\n<think_bbox> {draft} </think_bbox>\n<pred_bbox> {final} </pred_bbox>"
     style = AnswerStyle(answer_format="tube")
     columns = columns_of([SAMPLE, SAMPLE])
-    expected = {"viou": 1.0, "gated": 2.0, "both_spatial": 2.0, "stvg_o1": 5.0}
-    for reward, value in expected.items():
+    expected = {
+        "format": 1.0,
+        "temporal": 1.0,
+        "viou": 1.0,
+        "spatial": 1.0,
+        "gated": 2.0,
+        "consistency": 1.0,
+        "both_spatial": 17 / 15,
+        "think": 13 / 15,
+        "choice": 0.0,
+    }
+    assert list(expected) == list(TERMS)
+    preset = {"stvg_o1": 1 + 1 + 1 + 17 / 15 + 0.5 * 13 / 15}
+    for reward, value in (expected | preset).items():
         got = as_reward_func(reward, style=style)(["?"] * 2, [text, EXACT], **columns)
         assert got == pytest.approx([value, 0.0], abs=1e-6), reward
 
