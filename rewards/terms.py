@@ -23,7 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from data.geometry import box_giou
+from data.geometry import box_giou, frames_in_both
 from data.tubes import TubeBatch
 from rewards.stvg_o1 import both_spatial_reward, consistency_reward, think_reward
 
@@ -64,10 +64,8 @@ def choice_reward(tubes: TubeBatch) -> Tensor:
 
 def _mean_over_both(tubes: TubeBatch, values_BF: Tensor) -> Tensor:
     """Mean over the annotated frames of the intersection of both spans; 0 where there are none."""
-    frames_BF = tubes.gt_span_B2[:, :1] + torch.arange(values_BF.shape[1], device=values_BF.device)
-    start_B1 = torch.maximum(tubes.gt_span_B2[:, :1], tubes.pred_span_B2[:, :1])
-    end_B1 = torch.minimum(tubes.gt_span_B2[:, 1:], tubes.pred_span_B2[:, 1:])
-    counts_BF = tubes.gt_has_box_BF & (frames_BF >= start_B1) & (frames_BF < end_B1)
+    in_both_BF = frames_in_both(tubes.pred_span_B2, tubes.gt_span_B2, num_columns=values_BF.shape[1])
+    counts_BF = tubes.gt_has_box_BF & in_both_BF
     total_B = torch.where(counts_BF, values_BF, 0.0).sum(dim=1)
     return total_B / counts_BF.sum(dim=1).clamp(min=1)
 

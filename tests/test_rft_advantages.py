@@ -85,7 +85,7 @@ FULL_FRAME = torch.tensor([0.0, 0.0, 1.0, 1.0])
 
 @pytest.mark.parametrize(("clips", "expected"), [({}, True), ({"spatial": (0.0, 1.0)}, False)])
 def test_what_a_clip_cuts_off_is_no_signal(clips: dict, expected: bool) -> None:
-    """Both boxes have a negative `spatial` (a box elsewhere -2.88, the full frame .08 - 1.6): clipped, both earn 0."""
+    """Both boxes have a negative `spatial` (a box elsewhere -2.88, the full frame .08 - 1.4): clipped, both earn 0."""
     frames = torch.arange(40).expand(2, 40)
     boxes = torch.stack([FAR_BOX, FULL_FRAME])[:, None].expand(2, 40, 4)
     tubes = tube_batch([SAMPLE] * 2, [SpanSec(1.0, 3.0)] * 2, boxes, frames, torch.ones(2, 40, dtype=torch.bool))
