@@ -44,6 +44,12 @@ class Learner:
         """The largest of a number that every rank has; every rank must call."""
         return int(self.all_ranks(torch.tensor([value], device=self.accelerator.device)).max())
 
+    def clip_gradient(self, max_norm: float) -> float:
+        """Scale the gradient down to at most `max_norm`; -> its norm before, the same on every rank."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
+        assert norm is not None
+        return float(norm)
+
     def gathered_state(self) -> dict[str, torch.Tensor]:
         """All weights, on the main rank; every rank must call."""
         state: Any = self.accelerator.get_state_dict(self.model)

@@ -1,6 +1,7 @@
 """What a GRPO step is told by: counts, rewards within groups, lengths. Of the main rank's own completions."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from rft.advantages import SAME_REWARD
 from rft.objective import StepCounts
 
 Groups = Sequence[Sequence[Rollout]]
+
+
+class NonFiniteStep(RuntimeError):
+    """The gradient of a step is NaN or infinite: nothing was updated by it."""
 
 
 def reward_metrics(rewards: RewardBreakdown, num_generations: int) -> dict[str, float]:
@@ -66,3 +71,15 @@ def check_mismatch(mean: float, limit: float, step: int) -> None:
     """Raise RolloutError where trainer and engine disagree on the log-probs of the engine's own samples."""
     if not mean <= limit:
         raise RolloutError(f"step {step}: log-probs of trainer and vLLM differ by {mean:.4f} on average, limit {limit}")
+
+
+def check_finite(grad_norm: float, metrics: Mapping[str, float], step: int) -> None:
+    """Raise NonFiniteStep where the gradient's norm is not finite, with the metrics of this rank that are not either.
+
+    One NaN reward makes a whole group's advantages NaN, and clipping and AdamW would carry it into all weights. The norm is that
+    of the gradient which all ranks share, so all of them raise; only those whose own completions are to blame name metrics.
+    """
+    if not math.isfinite(grad_norm):
+        found = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+        listed = ", ".join(f"{name}={value}" for name, value in found.items()) or "none of this rank's metrics"
+        raise NonFiniteStep(f"step {step}: expected a finite gradient, its norm is {grad_norm}; not finite: {listed}")

@@ -3,7 +3,7 @@
 prompts ─▶ rollout (vLLM, n = G) ─▶ forward ─▶ rewards ─▶ advantages, loss ─▶ update ─▶ push weights ─▶ again
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rft.rollout import EngineClient
 from rft.sampling import Sampler, StepPrompts
 from rft.setup import build_learner
 from rft.step import RolloutBatch, answered_tubes, rollout_loss
-from rft.step_metrics import check_mismatch, completion_metrics, step_counts
+from rft.step_metrics import check_finite, check_mismatch, completion_metrics, step_counts
 from rft.step_record import StepRecord
 from rft.validation import greedy_rewards
 
@@ -50,8 +50,8 @@ class GRPOTrainer:
         if config.split_forward_time:
             split_forward(self.learner.unwrapped, self.seconds)
         self.sampler = Sampler(config, self.learner, engine, self.rewards, self.seconds)
-        policy, device = self.learner.unwrapped, self.learner.accelerator.device
-        self.reference = ReferencePolicy(config, policy, device) if config.objective.beta > 0 else None
+        policy, accelerator = self.learner.unwrapped, self.learner.accelerator
+        self.reference = ReferencePolicy(config, policy, accelerator) if config.objective.beta > 0 else None
 
     def train(self) -> None:
         """The steps that are left, then the final checkpoint."""
@@ -83,13 +83,13 @@ class GRPOTrainer:
         """The algorithm box; the numbers are those of docs/objective.md."""
         rolled, signal, sampling = self.sampler.step(step, prompts)  # 1: y_i ~ pi, G for each prompt; some drawn again
         record = self.accumulate(rolled, signal, step)  # 2 to 6: N, R_i, advantages, both terms of L, gradient
-        optim = self.update()
+        metrics = record.metrics(self.rewards.names)
+        optim = self.update(step, metrics)
         with self.seconds.timed("wait"):
             everyones_N2 = self.learner.all_ranks(record.rewards_N2)
         self.running_std.update(split_by_task(*everyones_N2.unbind(dim=1)))  # 7: s of the next step
         self.push(version=step + 1)
-        lengths = completion_metrics([one.group for one in rolled])
-        return record.metrics(self.rewards.names) | sampling | lengths | optim
+        return metrics | sampling | completion_metrics([one.group for one in rolled]) | optim
 
     def accumulate(self, rolled: Sequence[RolledOut], signal: Sequence[bool] | None, step: int) -> StepRecord:
         """The gradient of a step, one micro-batch after another."""
@@ -123,16 +123,16 @@ class GRPOTrainer:
             self.learner.accelerator.backward(loss)  # 6
         return rewards, metrics
 
-    def update(self) -> dict[str, float]:
-        """One optimizer step; -> the gradient's norm before clipping, the learning rate after."""
+    def update(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """One optimizer step, unless the gradient is not finite; -> its norm before clipping, the learning rate after."""
         learner = self.learner
         with self.seconds.timed("update"):
-            norm = learner.accelerator.clip_grad_norm_(learner.model.parameters(), self.config.optim.max_grad_norm)
+            norm = learner.clip_gradient(self.config.optim.max_grad_norm)
+            check_finite(norm, metrics, step)
             learner.optimizer.step()
             learner.schedule.step()
             learner.optimizer.zero_grad()
-        assert norm is not None
-        return {"optim/grad_norm": float(norm), "optim/lr": learner.schedule.get_last_lr()[0]}
+        return {"optim/grad_norm": norm, "optim/lr": learner.schedule.get_last_lr()[0]}
 
     def push(self, *, version: int) -> None:
         """The MLLM's weights to the engine; the grounder stays here."""

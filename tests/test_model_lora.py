@@ -22,6 +22,7 @@ from model.build import load_checkpoint, make_optimizer, save_checkpoint
 from model.grounding_model import GroundingModel
 from model.lora import ADAPTER_FILE, add_lora, merge
 from rft.reference import ReferencePolicy
+from rft.setup import make_accelerator
 
 LORA = LoraConfig(r=4, lora_alpha=8.0)
 LINEAR_PER_LAYER, NUM_LAYERS = 7, 4
@@ -140,7 +141,7 @@ def test_reference_policy_is_where_the_run_started(lora: LoraConfig | None, tiny
     trained(policy, batch)
     config = rft_config.model_copy(update={"lora": lora})
     moved = numbers(policy, batch)[0]
-    reference = ReferencePolicy(config, policy, torch.device("cpu")).logps(batch)
+    reference = ReferencePolicy(config, policy, make_accelerator(config)).logps(batch)
     torch.testing.assert_close(reference, start, atol=1e-6, rtol=0)
     assert not reference.requires_grad and (moved - start).abs().max() > 1e-2
     assert torch.equal(numbers(policy, batch)[0], moved)

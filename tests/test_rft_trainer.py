@@ -1,4 +1,4 @@
-"""Steps of a real trainer with a real vLLM engine: what a corrupted push does, and which prompts a step draws."""
+"""Steps of a real trainer with a real vLLM engine: what a corrupted push or a NaN does, and which prompts a step draws."""
 
 import re
 from pathlib import Path
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from configs.checkpoints import CheckpointStore
+from configs.rewards import RewardConfig
 from configs.rft import PHASES, ObjectiveConfig, RFTConfig
+from data.tubes import TubeBatch
 from evaluation.vllm_engine import RolloutError
 from rft.rollout import EngineClient
 from rft.sampling import StepPrompts
+from rft.step_metrics import NonFiniteStep
 from rft.trainer import GRPOTrainer
 
 
@@ -76,3 +79,30 @@ def test_a_step_draws_prompts_in_place_of_those_without_signal(
     assert 4 <= counted["rollout/prompts"] <= 12 and (all(signal) or counted["rollout/prompts"] > 4)
     metrics = trainer.step(0, prompts)
     assert metrics["reward/no_signal_groups"] == pytest.approx(1 - sum(signal) / 4)
+
+
+def nan_for_one(tubes: TubeBatch) -> Tensor:
+    """A reward term with a mistake: 0 / 0 for the first answer."""
+    values_B = torch.ones(len(tubes.parsed_B))
+    values_B[tubes.parsed_B.nonzero()[0, 0]] = torch.nan
+    return values_B
+
+
+def test_a_nan_reward_ends_the_step_before_anything_is_updated(
+    engine: Any, rft_config: RFTConfig, sft_run: Path, tmp_path: Path
+) -> None:
+    """The error names the step and the term; weights, optimizer, scale and the engine are those of before."""
+    rewards = RewardConfig(own={f"{__name__}:nan_for_one": 0.1})
+    config = rft_config.model_copy(update={"checkpoint": str(sft_run / "checkpoint"), "rewards": rewards})
+    trainer, prompts = trainer_of(config, engine, tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.learner.unwrapped.state_dict().items()}
+    with pytest.raises(NonFiniteStep, match=r"^step 0: expected a finite gradient, its norm is nan; ") as caught:
+        trainer.step(0, prompts)
+    for name in (f"reward/{__name__}:nan_for_one", "reward/total", "loss/policy", "loss/pathwise"):
+        assert f"{name}=nan" in str(caught.value)
+    assert "reward/format=" not in str(caught.value) and "mismatch" not in str(caught.value)
+    after = trainer.learner.unwrapped.state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert trainer.learner.optimizer.state_dict()["state"] == {} and trainer.running_std.values == {}
+    with pytest.raises(Exception, match="asked for weights of version 1, the engine has version 0"):
+        trainer.sampler.roll(1, prompts.of_step(1))
