@@ -93,6 +93,9 @@ class ObjectiveConfig(Config):
     std_initial: Annotated[float, Field(gt=0)] = 0.5
     """What it is before the first step; our choice."""
     epsilon: Annotated[float, Field(gt=0)] = 0.2
+    """The ratio is clipped to [1 - epsilon, 1 + epsilon_high]. A step's completions are trained on once, with the weights that
+    they were sampled with, so the ratio is that of trainer and vLLM on the same weights, and the clip is about their mismatch
+    alone. With an importance_sampling other than `ratio` the ratio is 1 and the clip does nothing."""
     epsilon_high: Annotated[float, Field(gt=0)] = 0.28
     """Clip-higher, DAPO (2503.14476) section 3.1. For cispo the largest weight itself, 5 for example, and not 1 + it."""
     decoder_update: DecoderUpdate = "pathwise"
@@ -105,6 +108,15 @@ class ObjectiveConfig(Config):
             raise ValueError(
                 "importance_sampling_level=sequence needs loss_type=grpo: other normalisations would weigh the one ratio "
                 f"of a completion by its length; got loss_type={self.loss_type}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _largest_cispo_weight(self) -> "ObjectiveConfig":
+        if self.loss_type == "cispo" and self.epsilon_high <= 1:
+            raise ValueError(
+                "loss_type=cispo needs epsilon_high > 1, for example 5: it is the largest weight itself, and the weight of a "
+                f"sample that trainer and vLLM agree on is 1; got epsilon_high={self.epsilon_high}"
             )
         return self
 

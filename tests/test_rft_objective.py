@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from configs.rft import ObjectiveConfig
 from rft.objective import StepCounts, kl_k3, pathwise_loss, policy_loss, policy_metrics, sampling_weights
@@ -16,8 +17,9 @@ COUNTS = StepCounts(num_completions=2, num_tokens=4, num_tokens_mean=5.0, max_co
 
 
 def objective(**changes: Any) -> ObjectiveConfig:
-    """Clip at 0.2 / 0.28."""
-    return ObjectiveConfig(**{"decoder_update": "frozen"} | changes)
+    """Clip at 0.2 / 0.28; cispo's weights at 5."""
+    largest = {"epsilon_high": 5.0} if changes.get("loss_type") == "cispo" else {}
+    return ObjectiveConfig(**{"decoder_update": "frozen"} | largest | changes)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,19 @@ def test_cispo_by_hand() -> None:
     got = policy_loss(LOGPS, OLD, ADVANTAGES, MASK, COUNTS, objective(loss_type="cispo", epsilon_high=1.5))
     total = -2 + 1.5 * (math.log(2) - 1) + 0.5 * (1 + math.log(2))
     assert float(got) == pytest.approx(-total / 5, abs=1e-6)
+
+
+def test_cispo_on_policy_is_the_policy_gradient() -> None:
+    """With every ratio 1, d loss / d logp = -A / 5: the limit must not be below 1."""
+    logps = OLD.clone().requires_grad_()
+    policy_loss(logps, OLD, ADVANTAGES, MASK, COUNTS, objective(loss_type="cispo")).backward()
+    torch.testing.assert_close(logps.grad, torch.tensor([[-0.2, -0.2, -0.2], [0.2, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("epsilon_high", [0.28, 1.0])
+def test_cispo_wants_a_limit_above_one(epsilon_high: float) -> None:
+    with pytest.raises(ValidationError, match=r"epsilon_high > 1, for example 5.*got epsilon_high="):
+        ObjectiveConfig(loss_type="cispo", decoder_update="frozen", epsilon_high=epsilon_high)
 
 
 def test_cispo_trains_tokens_beyond_the_limit() -> None:
@@ -123,35 +138,22 @@ def test_pathwise_loss_by_hand() -> None:
     torch.testing.assert_close(rewards.grad, torch.tensor([-4.0, -1.0]))
 
 
-def test_both_terms_are_the_gradient_of_the_expected_reward() -> None:
-    """An enumerable toy: one token of three, a box per token, J = sum_y pi(y) R(y, b_y).
-
-    Exact: dJ/dlogit_k = pi_k (R_k - J), dJ/db_y = pi_y dR/db. The estimator, summed over all y with weight pi(y)
-    instead of sampled, with the mean of the group as its baseline, must give the same.
-    """
-    logits = torch.tensor([0.3, -0.5, 1.0], dtype=torch.float64, requires_grad=True)
-    boxes = torch.tensor([0.2, 0.7, 0.4], dtype=torch.float64, requires_grad=True)
-
-    def reward(b: torch.Tensor) -> torch.Tensor:
-        return 1 - (b - 0.5) ** 2
-
-    expected = (logits.softmax(0) * reward(boxes)).sum()
-    exact = torch.autograd.grad(expected, [logits, boxes])
-
-    # 10,000 completions in exact proportion to pi (up to rounding) stand for the expectation.
-    counts = (logits.softmax(0) * 10_000).round().long()
-    tokens = torch.repeat_interleave(torch.arange(3), counts)
-    logps = logits.log_softmax(0)[tokens][:, None]
-    rewards = reward(boxes)[tokens]
-    advantages = rewards.detach() - rewards.detach().mean()
-    size = len(tokens)
-    step = StepCounts(num_completions=size, num_tokens=size, num_tokens_mean=size, max_completion_length=1)
-    mask = torch.ones_like(logps, dtype=torch.bool)
-    loss = policy_loss(logps, logps.detach(), advantages, mask, step, objective())
-    loss = loss + pathwise_loss(rewards, logps, logps.detach(), mask, step, objective(), scale=1.0)
-    estimated = torch.autograd.grad(-loss, [logits, boxes])
-    for ours, true in zip(estimated, exact, strict=True):
-        torch.testing.assert_close(ours, true, atol=2e-4, rtol=1e-3)
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        # 1.5 and 1/2 in place of 2 and 1/2; -(1.5 x 0.5 + 0.5 x 1.0) / (2 x 0.25) = -2.5.
+        ("sequence_truncate", -2.5),
+        ("token_truncate", -2.5),
+        # Without the first: -0.5 / 0.5.
+        ("sequence_mask", -1.0),
+        ("token_mask", -1.0),
+    ],
+)
+def test_pathwise_weights_are_limited(mode: str, expected: float) -> None:
+    """The sequence ratios are 2 and 1/2, the limit 1.5: boxes have the weight of their completion, whatever the text's have."""
+    limited = objective(importance_sampling=mode, importance_sampling_max=1.5)
+    loss = pathwise_loss(torch.tensor([0.5, 1.0]), LOGPS, OLD, MASK, COUNTS, limited, scale=0.25)
+    assert float(loss) == pytest.approx(expected)
 
 
 def test_metrics_by_hand() -> None:
