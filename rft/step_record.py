@@ -21,7 +21,7 @@ TOKEN_MEANS = ("mismatch/mean", "policy/entropy", "policy/kl")
 class StepRecord:
     """What the micro-batches of a step leave behind, in the order in which they were computed.
 
-    Under a token budget means of the step are over its completions or tokens. Otherwise each micro-batch weighs the same.
+    Means of the step are over its completions or its tokens, however it was cut.
     """
 
     def __init__(self, config: RFTConfig) -> None:
@@ -61,7 +61,5 @@ class StepRecord:
             return float(np.sum(values))
         if name.endswith("/max"):
             return float(np.max(values))
-        if self.config.max_tokens_per_micro_batch is None:
-            return float(np.mean(values))
         weights = [tokens if name in TOKEN_MEANS else rows for _, rows, tokens in parts]
         return float(np.average(values, weights=weights))
