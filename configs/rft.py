@@ -49,8 +49,10 @@ class RolloutConfig(Config):
     function of seed and step. Above 0, a forward without gradient finds the signal before training."""
     timeout_sec: Annotated[float, Field(gt=0)] = 600.0
     """Longest wait for a generation or a weight push."""
-    max_logprob_mismatch: Annotated[float, Field(gt=0)] = 0.02
-    """The step fails when mean |log-prob of vLLM - log-prob of the trainer| is above it."""
+    max_logprob_mismatch: Annotated[float, Field(gt=0)] | None = None
+    """The step fails when mean |log-prob of vLLM - log-prob of the trainer| is above it. None: 1e-4 in float32, which
+    weights that are one update old exceed at a learning rate of 1e-6 (2.7e-4 on a tiny model, where 5e-7 is the most that the
+    right ones were off by), and 0.02 in bfloat16, whose rounding differs from kernel to kernel."""
 
 
 class ObjectiveConfig(Config):
@@ -178,6 +180,13 @@ class RFTConfig(Config):
     split_forward_time: bool = True
     """Log the seconds of the forward by its parts (vision, prompt, completions, decoder). On a GPU the trainer then waits
     for the device where a part ends; without it the whole forward is `scoring`."""
+
+    @property
+    def logprob_mismatch_limit(self) -> float:
+        """rollout.max_logprob_mismatch, or what None stands for in this dtype."""
+        if self.rollout.max_logprob_mismatch is not None:
+            return self.rollout.max_logprob_mismatch
+        return 1e-4 if self.dtype == "float32" else 0.02
 
     @property
     def signal_terms(self) -> list[str]:

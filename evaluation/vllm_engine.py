@@ -68,9 +68,12 @@ def check_version() -> None:
         )
 
 
-def request_seed(run_seed: int, step: int, sample_id: str) -> int:
-    """A seed for one request, a hash of run, step and sample: the same whatever else is in the batch."""
-    text = f"{run_seed}:{step}:{sample_id}"
+def request_seed(run_seed: int, step: int, sample_id: str, times_before: int = 0) -> int:
+    """A seed for one request, a hash of run, step and sample: the same whatever else is in the batch.
+
+    times_before: how often the step has asked about the sample before, so that it does not get the same completions again.
+    """
+    text = f"{run_seed}:{step}:{sample_id}" + (f":{times_before}" if times_before else "")
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 

@@ -37,7 +37,7 @@ def check_parity(sampler: Sampler, samples: Sequence[GroundingSample], *, versio
         output = learner.unwrapped(temperature=config.rollout.temperature, **inputs_of(batch, device))
     old_BL, mask_BL = batch.old_logps_BL.to(device), batch.mask_BL.to(device)
     found = policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
-    mean, largest, limit = found["mismatch/mean"], found["mismatch/max"], config.rollout.max_logprob_mismatch
+    mean, largest, limit = found["mismatch/mean"], found["mismatch/max"], config.logprob_mismatch_limit
     said = f"{config.checkpoint}: backbone {backbone}: log-probs of trainer and vLLM differ by {mean:.1e} on average"
     if not mean <= limit:
         raise RolloutError(f"{said}, {largest:.1e} at most, limit {limit}: the two compute different models")

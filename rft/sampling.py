@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from configs.rft import RFTConfig
 from data.mixture import draw_order, sample_groups
 from data.sources import load_samples
@@ -15,6 +17,11 @@ from rft.phase_seconds import PhaseSeconds
 from rft.resampling import RolledOut, further_rows, resample
 from rft.rollout import EngineClient
 from rft.setup import Learner, sampling_args
+
+
+def times_before(rows_N: np.ndarray) -> np.ndarray:
+    """How often each value is there before: 0, 0, 1, 2 for 7, 3, 7, 7."""
+    return np.array([np.count_nonzero(rows_N[:place] == row) for place, row in enumerate(rows_N)])
 
 
 class StepPrompts:
@@ -33,6 +40,10 @@ class StepPrompts:
     def of_step(self, step: int) -> list[GroundingSample]:
         """The P samples that the step begins with."""
         return [self.samples[index] for index in self.rows[step, self.rank]]
+
+    def times_before(self, step: int) -> list[int]:
+        """How often each of them is in the step before, on this rank or one before it: an epoch may end within a step."""
+        return times_before(self.rows[step].flatten()).reshape(self.world, -1)[self.rank].tolist()
 
     def further(self, step: int) -> Iterator[GroundingSample]:
         """Those that it may draw beside them, none of which any rank has."""
@@ -57,19 +68,22 @@ class Sampler:
         self.args = sampling_args(config, learner)
         self.looks_for_signal = config.objective.zero_variance == "drop" or config.rollout.max_resamples > 0
 
-    def roll(self, step: int, samples: Sequence[GroundingSample]) -> list[RolledOut]:
-        """Read the videos, sample G completions of each prompt."""
+    def roll(
+        self, step: int, samples: Sequence[GroundingSample], times_before: Sequence[int] | None = None
+    ) -> list[RolledOut]:
+        """Read the videos, sample G completions of each prompt. times_before: see `request_seed`; None: each sample is new."""
         with self.seconds.timed("encode"):
             prompts = [self.learner.encoder(sample) for sample in samples]
         with self.seconds.timed("rollout"):
-            seeds = [request_seed(self.config.run.seed, step, sample.sample_id) for sample in samples]
+            asked = zip(samples, times_before or [0] * len(samples), strict=True)
+            seeds = [request_seed(self.config.run.seed, step, sample.sample_id, before) for sample, before in asked]
             groups = self.engine.generate(prompts, self.args, seeds=seeds, version=step)
             self.seconds.move(self.engine.waited_sec, source="rollout", to="wait")
         return [RolledOut(*row) for row in zip(samples, prompts, groups, strict=True)]
 
     def step(self, step: int, prompts: StepPrompts) -> tuple[list[RolledOut], list[bool] | None, dict[str, float]]:
         """P groups; which of them have signal, None where nobody asks; how many prompts it took."""
-        first = self.roll(step, prompts.of_step(step))
+        first = self.roll(step, prompts.of_step(step), prompts.times_before(step))
         if not self.looks_for_signal:
             return first, None, {}
         rolled, num_kept, drawn = resample(

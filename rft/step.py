@@ -175,11 +175,13 @@ def rollout_loss(
     config: RFTConfig,
     ref_logps_BL: Tensor | None = None,
     *,
+    signal: Sequence[bool] | None = None,
     all_ranks: Callable[[Tensor], Tensor] = this_rank,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of one micro-batch and its metrics. scale_of_task: the running standard deviation of its rewards, of all ranks.
 
-    ref_logps_BL: of the reference policy, where the objective has a KL term. all_ranks: gathers a tensor from every rank,
+    ref_logps_BL: of the reference policy, where the objective has a KL term. signal: which groups have one, where the step's
+    counts already follow from it; None: as these rewards say. all_ranks: gathers a tensor from every rank,
     each of which must call; `scale_rewards=batch` alone does.
     """
     objective = config.objective
@@ -189,7 +191,10 @@ def rollout_loss(
     tasks_P = [sample.task for sample in batch.samples[:: batch.num_generations]]
     scale = advantage_scale(rewards_PG, tasks_P, objective.scale_rewards, scale_of_task, all_ranks)
     advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
-    signal_P = has_signal(rewards.paid_BK.unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
+    if signal is None:
+        signal_P = has_signal(rewards.paid_BK.unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
+    else:
+        signal_P = torch.tensor(signal, device=rewards_PG.device)
     trained_BL = _trained(mask_BL, batch, signal_P, objective)
     loss = policy_loss(output.logps_BL, old_BL, advantages_B, trained_BL, counts, objective, ref_logps_BL)
     metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.double().mean())}

@@ -67,10 +67,11 @@ def completion_metrics(groups: Groups) -> dict[str, float]:
     }
 
 
-def check_mismatch(mean: float, limit: float, step: int) -> None:
-    """Raise RolloutError where trainer and engine disagree on the log-probs of the engine's own samples."""
-    if not mean <= limit:
-        raise RolloutError(f"step {step}: log-probs of trainer and vLLM differ by {mean:.4f} on average, limit {limit}")
+def check_mismatch(metrics: Mapping[str, float], limit: float, step: int) -> None:
+    """Raise RolloutError where trainer and engine disagree on the log-probs of the engine's own samples, if there are any."""
+    mean = metrics.get("mismatch/mean")
+    if mean is not None and not mean <= limit:
+        raise RolloutError(f"step {step}: log-probs of trainer and vLLM differ by {mean:.1e} on average, limit {limit}")
 
 
 def check_finite(grad_norm: float, metrics: Mapping[str, float], step: int) -> None:

@@ -40,18 +40,17 @@ class GRPOTrainer:
         self, config: RFTConfig, engine: EngineClient, run: Run | None, store: CheckpointStore, resumed: Path | None
     ) -> None:
         self.config, self.engine, self.run, self.store = config, engine, run, store
-        self.learner = build_learner(config, resumed=resumed)
+        learner = self.learner = build_learner(config, resumed=resumed)
         self.rewards = RewardComposer(config.rewards)
-        self.running_std = RunningStd(
-            initial=config.objective.std_initial, decay=config.objective.std_decay, floor=config.objective.std_floor
-        )
+        std = config.objective
+        self.running_std = RunningStd(initial=std.std_initial, decay=std.std_decay, floor=std.std_floor)
         self.first_step = 0 if resumed is None else load_state(self.learner, resumed, self.running_std)
         self.seconds = PhaseSeconds()
         if config.split_forward_time:
             split_forward(self.learner.unwrapped, self.seconds)
         self.sampler = Sampler(config, self.learner, engine, self.rewards, self.seconds)
-        policy, accelerator = self.learner.unwrapped, self.learner.accelerator
-        self.reference = ReferencePolicy(config, policy, accelerator) if config.objective.beta > 0 else None
+        has_kl = config.objective.beta > 0
+        self.reference = ReferencePolicy(config, learner.unwrapped, learner.accelerator) if has_kl else None
 
     def train(self) -> None:
         """The steps that are left, then the final checkpoint."""
@@ -101,14 +100,15 @@ class GRPOTrainer:
             batches = list(batches)
             counts = replace(counts, targets=sum_of_targets(batch for _, batch in batches))
         record = StepRecord(config)
-        for _, batch in batches:
-            rewards, metrics = self.backward(batch, counts)  # 3 to 6
-            if "mismatch/mean" in metrics:  # there were tokens
-                check_mismatch(metrics["mismatch/mean"], config.rollout.max_logprob_mismatch, step)
+        for positions, batch in batches:
+            rewards, metrics = self.backward(batch, counts, signal and [signal[place] for place in positions])  # 3 to 6
+            check_mismatch(metrics, config.logprob_mismatch_limit, step)
             record.add(batch, rewards, metrics)
         return record
 
-    def backward(self, batch: RolloutBatch, counts: StepCounts) -> tuple[RewardBreakdown, dict[str, float]]:
+    def backward(
+        self, batch: RolloutBatch, counts: StepCounts, signal_P: Sequence[bool] | None
+    ) -> tuple[RewardBreakdown, dict[str, float]]:
         """Forward, rewards, loss, backward of one micro-batch."""
         with self.seconds.timed("scoring"):
             inputs = inputs_of(batch, self.learner.accelerator.device)
@@ -118,7 +118,7 @@ class GRPOTrainer:
         with self.seconds.timed("reward"):
             rewards = self.rewards(answered_tubes(batch, output))  # 3
             given = (batch, output, rewards, self.running_std.scale, counts, self.config, ref_logps_BL)
-            loss, metrics = rollout_loss(*given, all_ranks=self.learner.all_ranks)  # 4, 5
+            loss, metrics = rollout_loss(*given, signal=signal_P, all_ranks=self.learner.all_ranks)  # 4, 5
         with self.seconds.timed("backward"):
             self.learner.accelerator.backward(loss)  # 6
         return rewards, metrics

@@ -30,15 +30,14 @@ def greedy_rewards(
     accelerator = learner.accelerator
     mine = validation_samples(config)[accelerator.process_index :: accelerator.num_processes]
     greedy = replace(sampling_args(config, learner), num_generations=1, temperature=0.0)
-    size = config.prompts_per_micro_batch * config.rollout.num_generations
+    size = config.rollout.prompts_per_step  # as many videos at once as training has
     rows = [torch.zeros(1, 2 + len(rewards.names), device=accelerator.device)]  # a rank may have no sample
     for start in range(0, len(mine), size):
         samples = mine[start : start + size]
         prompts = [learner.encoder(sample) for sample in samples]
         groups = engine.generate(prompts, greedy, seeds=[0] * len(prompts), version=version)
         rolled = [RolledOut(*row) for row in zip(samples, prompts, groups, strict=True)]
-        whole = config.model_copy(update={"prompts_per_micro_batch": size})
-        for _, batch in micro_batches(rolled, learner, whole):
+        for _, batch in micro_batches(rolled, learner, config):
             scored, _ = rewards_without_gradient(batch, learner, rewards)
             ones_B1 = torch.ones_like(scored.total_B[:, None])
             rows.append(torch.cat([scored.total_B[:, None], scored.terms_BK, ones_B1], dim=1))

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,19 @@ def test_signal_is_found_in_the_order_of_the_groups(tiny: Tiny, rft_config: RFTC
     assert trainer.sampler.signal(rolled) == [True, True, True, False, True, True]
 
 
+def test_groups_are_masked_by_the_signal_that_was_found(tiny: Tiny, rft_config: RFTConfig) -> None:
+    """And not by one that is looked for again, in another rounding: the rewards of every group differ here, one is kept."""
+    config = six_groups(rft_config, ObjectiveConfig(decoder_update="frozen", zero_variance="drop"))
+    trainer = trainer_of(config)
+    rolled = written(trainer, tiny.of_task("stvg")[:6], LENGTHS)
+    signal = [position == 3 for position in range(6)]
+    by_tokens = config.model_copy(update={"max_tokens_per_micro_batch": 600})
+    found, record = accumulated(trainer, rolled, by_tokens, signal)
+    assert record.metrics(trainer.rewards.names)["reward/no_signal_groups"] == pytest.approx(5 / 6)
+    alone, _ = accumulated(trainer, rolled[3:4], config, [True])
+    assert largest_difference(found, alone) <= 1e-6
+
+
 def test_a_standard_deviation_of_the_batch_needs_it_whole(rft_config: RFTConfig) -> None:
     objective = ObjectiveConfig(decoder_update="frozen", scale_rewards="batch")
     six_groups(rft_config, objective)
@@ -113,16 +127,30 @@ def test_two_ranks(objective: ObjectiveConfig, kept: list[int], rft_config: RFTC
     but not that of supervised boxes, each of which is a mean over its rank's own targets.
     """
     config = with_fields(rft_config, objective=objective, max_tokens_per_micro_batch=450, prompts_per_micro_batch=4)
-    (tmp_path / "config.json").write_text(config.model_dump_json())
-    launch = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", "2"]
-    script = str(ROOT / "tests" / "rft_without_engine.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    output = run("torch.distributed.run", *launch, script, str(tmp_path / "config.json"), env=environment)
-    ranks = [json.loads(line.removeprefix("rank ")) for line in output.splitlines() if line.startswith("rank ")]
-    ranks.sort(key=lambda found: found["alone"])
+    ranks = sorted(on_two_ranks(config, tmp_path), key=lambda found: found["alone"])
     assert [found["alone"] for found in ranks] == [2, 4]
     assert [found["micro_batches"] for found in ranks] == [4, 4]
     assert [found["kept"] for found in ranks] == kept
     assert max(found["cut_error"] for found in ranks) <= 1e-6
     if objective.decoder_update != "supervised":
         assert max(found["one_rank_error"] for found in ranks) <= 1e-6
+
+
+@pytest.mark.slow
+def test_two_ranks_divide_by_the_standard_deviation_of_both(rft_config: RFTConfig, tmp_path: Path) -> None:
+    """That of the 16 rewards of one is not that of all 32: their gradient is that of all eight groups on one rank."""
+    objective = ObjectiveConfig(decoder_update="frozen", scale_rewards="batch")
+    ranks = on_two_ranks(with_fields(rft_config, objective=objective, prompts_per_micro_batch=4), tmp_path)
+    assert [found["kept"] for found in ranks] == [4, 4]
+    assert max(found["one_rank_error"] for found in ranks) <= 1e-6
+
+
+def on_two_ranks(config: RFTConfig, folder: Path) -> list[dict[str, Any]]:
+    """What each rank of tests/rft_without_engine.py has found."""
+    path = folder / "config.json"
+    path.write_text(config.model_dump_json())
+    launch = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", "2"]
+    script = str(ROOT / "tests" / "rft_without_engine.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    output = run("torch.distributed.run", *launch, script, str(path), env=environment)
+    return [json.loads(line.removeprefix("rank ")) for line in output.splitlines() if line.startswith("rank ")]
