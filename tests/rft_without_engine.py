@@ -2,9 +2,9 @@
 
     torchrun --nproc_per_node 2 tests/rft_without_engine.py CONFIG.json
 
-compares, on two ranks with groups of different lengths, a step that is cut by tokens with one that is not, and that with a step of
-all groups on one rank. Prints of each rank both errors, its `micro_batches`, how many it would need `alone`, and how many
-groups have signal (`kept`).
+compares, on two ranks with groups of different lengths, a step with one of all groups on one rank and, where the config has a
+budget of tokens, with one that is cut by it. Prints of each rank both errors, how many groups have signal (`kept`), its
+`micro_batches`, and how many it would need `alone`.
 """
 
 import json
@@ -114,24 +114,34 @@ def groups_of_rank(trainer: GRPOTrainer, samples: Sequence[GroundingSample], ran
 def main() -> None:
     """One rank: the second has the longer questions, and more groups without signal."""
     config = RFTConfig.model_validate_json(Path(sys.argv[1]).read_text())
-    assert config.max_tokens_per_micro_batch is not None
     trainer, rank = trainer_of(config.model_copy(update={"max_tokens_per_micro_batch": None})), int(os.environ["RANK"])
-    learner = trainer.learner
-    samples = [sample for sample in StepPrompts(config, learner).samples if sample.task == "stvg"][:4]
+    samples = [sample for sample in StepPrompts(config, trainer.learner).samples if sample.task == "stvg"][:4]
     everyones = [groups_of_rank(trainer, samples, other) for other in range(2)]
     rolled, signals = everyones[rank], [trainer.sampler.signal(groups) for groups in everyones]
     whole, _ = accumulated(trainer, rolled, trainer.config, signals[rank])
     one_rank = of_one_rank(trainer, [one for groups in everyones for one in groups], [*signals[0], *signals[1]])
-    cut, _ = accumulated(trainer, rolled, config, signals[rank])
-    tokens_P2 = tokens_of_groups(rolled, learner.unwrapped.num_queries)
-    found = {
-        "cut_error": largest_difference(cut, whole),
-        "one_rank_error": largest_difference(whole, one_rank),
-        "micro_batches": len(list(micro_batches(rolled, learner, config, step=0))),
-        "alone": fewest_parts(tokens_P2, config.max_tokens_per_micro_batch),
-        "kept": sum(signals[rank]),
-    }
+    found: dict[str, float] = {"one_rank_error": largest_difference(whole, one_rank), "kept": sum(signals[rank])}
+    if config.max_tokens_per_micro_batch is not None:
+        found |= cut_by_tokens(trainer, rolled, config, config.max_tokens_per_micro_batch, signals[rank], whole)
     sys.stdout.write(f"rank {json.dumps(found)}\n")
+
+
+def cut_by_tokens(
+    trainer: GRPOTrainer,
+    rolled: Sequence[RolledOut],
+    config: RFTConfig,
+    budget: int,
+    signal: Sequence[bool],
+    whole: dict[str, Tensor],
+) -> dict[str, float]:
+    """The difference that the cut makes, the micro-batches of this rank, and how many it would need alone."""
+    cut, _ = accumulated(trainer, rolled, config, signal)
+    tokens_P2 = tokens_of_groups(rolled, trainer.learner.unwrapped.num_queries)
+    return {
+        "cut_error": largest_difference(cut, whole),
+        "micro_batches": len(list(micro_batches(rolled, trainer.learner, config, step=0))),
+        "alone": fewest_parts(tokens_P2, budget),
+    }
 
 
 if __name__ == "__main__":
