@@ -4,7 +4,7 @@ Every index has a frame, and its interval lasts until the frame of the next one 
 (2511.21375) does not say which of the two its indices are: its prompt for other models asks for seconds, its videos are
 sampled at 2 frames a second.
 
-Shapes: N indices of a clip, T frames that the model was shown, B samples, I indices of the longest true interval.
+Shapes: N indices of a clip, T frames that the model was shown, B samples, D different ones, I indices of the longest true interval.
 """
 
 import math
@@ -23,6 +23,8 @@ from data.tube_text import TubeText, TubeTexts, WrittenBox
 from data.types import BoxPx, FrameSpan, GroundingSample
 
 TubeUnit = Literal["seconds", "frames"]
+Truth = tuple[GroundingSample, np.ndarray]
+"""A sample, and the frame of each of its indices."""
 
 
 def index_frames(sample: GroundingSample, frame_idx_T: np.ndarray, unit: TubeUnit) -> np.ndarray:
@@ -97,18 +99,30 @@ def written_tubes(texts: TubeTexts, samples: Sequence[GroundingSample], frames: 
 
     Raises ValueError for an stvg sample without a true span.
     """
-    spans_B2 = torch.tensor([_true_span(sample, frame_N) for sample, frame_N in zip(samples, frames, strict=True)])
+    distinct, row_B = _distinct_truths(samples, frames)
+    spans_D2 = torch.tensor([_true_span(*truth) for truth in distinct])
+    spans_B2 = spans_D2[row_B]
     index_BI = spans_B2[:, :1] + torch.arange(int((spans_B2[:, 1] - spans_B2[:, 0]).max()) + 1)
     answered_B2 = torch.from_numpy(texts.span_B2)
     in_both_BI = (index_BI <= spans_B2[:, 1:]) & (index_BI >= answered_B2[:, :1]) & (index_BI <= answered_B2[:, 1:])
     think, final = (_in_columns(boxes, spans_B2, index_BI.shape[1]) for boxes in (texts.think, texts.final))
+    gt_boxes_DI4, gt_has_box_DI = _true_boxes(distinct, spans_D2, index_BI.shape[1])
     return WrittenTubes(
         torch.from_numpy(texts.consistent_B),
         in_both_BI,
         *think,
         *final,
-        *_true_boxes(samples, frames, spans_B2, index_BI),
+        gt_boxes_DI4[row_B],
+        gt_has_box_DI[row_B],
     )
+
+
+def _distinct_truths(samples: Sequence[GroundingSample], frames: Sequence[np.ndarray]) -> tuple[list[Truth], Tensor]:
+    """Each sample with its indices' frames once, and which of them every row is [B]: the rows of a group share both."""
+    keys = [(id(sample), frame_N.tobytes()) for sample, frame_N in zip(samples, frames, strict=True)]
+    truths = dict(zip(keys, zip(samples, frames, strict=True), strict=True))
+    position = {key: number for number, key in enumerate(truths)}
+    return list(truths.values()), torch.tensor([position[key] for key in keys])
 
 
 def _true_span(sample: GroundingSample, frame_N: np.ndarray) -> tuple[int, int]:
@@ -130,17 +144,16 @@ def _in_columns(boxes: RaggedBoxes, spans_B2: Tensor, num_columns: int) -> tuple
     return boxes_BI4, has_box_BI
 
 
-def _true_boxes(
-    samples: Sequence[GroundingSample], frames: Sequence[np.ndarray], spans_B2: Tensor, index_BI: Tensor
-) -> tuple[Tensor, Tensor]:
+def _true_boxes(truths: Sequence[Truth], spans_D2: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:
+    """Boxes at the indices of the true intervals, and where there is one. -> [D, I, 4], [D, I] bool."""
     rows = [
         [_annotated_box(sample, int(frame_N[index])) for index in range(first, last + 1)]
-        for sample, frame_N, (first, last) in zip(samples, frames, spans_B2.tolist(), strict=True)
+        for (sample, frame_N), (first, last) in zip(truths, spans_D2.tolist(), strict=True)
     ]
-    padded = [[*row, *[None] * (index_BI.shape[1] - len(row))] for row in rows]
-    sizes_B12 = torch.tensor([[(max(s.width, 1), max(s.height, 1))] for s in samples], dtype=torch.float32)
-    boxes_BI4 = normalize_boxes_by_size(torch.tensor([[box or NO_BOX for box in row] for row in padded]), sizes_B12)
-    return boxes_BI4, torch.tensor([[box is not None for box in row] for row in padded])
+    padded = [[*row, *[None] * (num_columns - len(row))] for row in rows]
+    sizes_D12 = torch.tensor([[(max(s.width, 1), max(s.height, 1))] for s, _ in truths], dtype=torch.float32)
+    boxes_DI4 = normalize_boxes_by_size(torch.tensor([[box or NO_BOX for box in row] for row in padded]), sizes_D12)
+    return boxes_DI4, torch.tensor([[box is not None for box in row] for row in padded])
 
 
 def _annotated_box(sample: GroundingSample, frame: int) -> BoxPx | None:
