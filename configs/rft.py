@@ -70,7 +70,8 @@ class ObjectiveConfig(Config):
     )
     """How the samples of vLLM, whose log-probs differ a little from the trainer's, are corrected for. `ratio`: the
     surrogate's own ratio is trainer / vLLM, and clipped like any. Otherwise a detached weight trainer / vLLM, of
-    tokens or whole completions, cut off at importance_sampling_max or set to 0 beyond it (names as in TRL)."""
+    tokens or whole completions, cut off at importance_sampling_max or set to 0 beyond it (names as in TRL). Boxes have the
+    weight of their completion, which a `token_*` mode limits too."""
     importance_sampling_max: Annotated[float, Field(gt=0)] = 3.0
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL divergence (k3 estimator) from the policy that the run starts from; with LoRA that is the model
@@ -88,7 +89,7 @@ class ObjectiveConfig(Config):
     pay is compared: after gates and clips, with the weights of the group's task."""
     scale_rewards: Literal["running", "group", "batch", "none"] = "running"
     """What advantages are divided by: a running standard deviation of the reward, one for each task (floor `std_floor`), the
-    group's, the batch's, or nothing."""
+    group's, that of the step on all ranks (batch), or nothing."""
     std_floor: Annotated[float, Field(gt=0)] = 0.05
     std_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the running standard deviation, step by step."""
