@@ -56,6 +56,11 @@ class RolloutBatch:
         return self.inputs["score_mask"].bool()
 
     @property
+    def tasks_P(self) -> list[str]:
+        """Of each group."""
+        return [sample.task for sample in self.samples[:: self.num_generations]]
+
+    @property
     def task_numbers_B(self) -> Tensor:
         """Positions in TASKS."""
         return torch.tensor([TASKS.index(sample.task) for sample in self.samples])
@@ -181,34 +186,32 @@ def rollout_loss(
     """Loss of one micro-batch and its metrics. scale_of_task: the running standard deviation of its rewards, of all ranks.
 
     ref_logps_BL: of the reference policy, where the objective has a KL term. signal: which groups have one, where the step's
-    counts already follow from it; None: as these rewards say. all_ranks: gathers a tensor from every rank,
-    each of which must call; `scale_rewards=batch` alone does.
+    counts already follow from it; None: as these rewards say. all_ranks: gathers a tensor from every rank, each of which
+    must call; `scale_rewards=batch` alone does.
     """
     objective = config.objective
     mask_BL = batch.mask_BL.to(output.logps_BL.device)
     old_BL = batch.old_logps_BL.to(output.logps_BL.device)
     rewards_PG = rewards.total_B.detach().reshape(-1, batch.num_generations)
-    tasks_P = [sample.task for sample in batch.samples[:: batch.num_generations]]
-    scale = advantage_scale(rewards_PG, tasks_P, objective.scale_rewards, scale_of_task, all_ranks)
+    scale = advantage_scale(rewards_PG, batch.tasks_P, objective.scale_rewards, scale_of_task, all_ranks)
     advantages_B = group_advantages(rewards_PG, scale=scale).flatten()
-    if signal is None:
-        signal_P = has_signal(rewards.paid_BK.unflatten(0, rewards_PG.shape), rewards.names, config.signal_terms)
-    else:
-        signal_P = torch.tensor(signal, device=rewards_PG.device)
+    signal_P = _signal(batch, rewards, config) if signal is None else torch.tensor(signal, device=mask_BL.device)
     trained_BL = _trained(mask_BL, batch, signal_P, objective)
     loss = policy_loss(output.logps_BL, old_BL, advantages_B, trained_BL, counts, objective, ref_logps_BL)
     metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.double().mean())}
     metrics["reward/no_signal_groups"] = float((~signal_P).double().mean())
-    if objective.decoder_update == "pathwise":
-        path = _pathwise(batch, output, rewards, scale_of_task, counts, objective)
-        loss, metrics["loss/pathwise"] = loss + path, float(path.detach())
-    elif objective.decoder_update == "supervised":
-        boxes = _supervised(batch, output, counts, config)
-        loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
+    if objective.decoder_update != "frozen":
+        boxes = _decoder_loss(batch, output, rewards, scale_of_task, counts, config)
+        loss, metrics[f"loss/{objective.decoder_update}"] = loss + boxes, float(boxes.detach())
     if ref_logps_BL is not None:
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)
+
+
+def _signal(batch: RolloutBatch, rewards: RewardBreakdown, config: RFTConfig) -> Tensor:
+    paid_PGK = rewards.paid_BK.unflatten(0, (-1, batch.num_generations))
+    return has_signal(paid_PGK, rewards.names, config.signal_terms)
 
 
 def _trained(mask_BL: Tensor, batch: RolloutBatch, signal_P: Tensor, objective: ObjectiveConfig) -> Tensor:
@@ -218,6 +221,20 @@ def _trained(mask_BL: Tensor, batch: RolloutBatch, signal_P: Tensor, objective: 
     if objective.zero_variance != "keep":
         mask_BL = mask_BL & signal_P.repeat_interleave(batch.num_generations)[:, None]
     return mask_BL
+
+
+def _decoder_loss(
+    batch: RolloutBatch,
+    output: GroundingOutput,
+    rewards: RewardBreakdown,
+    scale_of_task: Callable[[str], float],
+    counts: StepCounts,
+    config: RFTConfig,
+) -> Tensor:
+    """What stands for the second term of the gradient, where the decoder is trained."""
+    if config.objective.decoder_update == "supervised":
+        return _supervised(batch, output, counts, config)
+    return _pathwise(batch, output, rewards, scale_of_task, counts, config.objective)
 
 
 def _supervised(batch: RolloutBatch, output: GroundingOutput, counts: StepCounts, config: RFTConfig) -> Tensor:
