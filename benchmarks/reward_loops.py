@@ -17,6 +17,7 @@ ANSWER = re.compile(r"<time> (\d{1,6}(?:\.\d{1,3})?) - (\d{1,6}(?:\.\d{1,3})?) <
 Box = Sequence[float]
 Tube = Mapping[int, Box]
 Span = tuple[int, int]
+Score = Callable[[GroundingSample, Span, Tube], float]
 Reward = Callable[[Sequence[GroundingSample], Sequence[str], Sequence[Tube]], list[float]]
 
 
@@ -40,7 +41,7 @@ def _format(samples: Sequence[GroundingSample], texts: Sequence[str], tubes: Seq
     return [0.0 if parse(text) is None else 1.0 for text in texts]
 
 
-def _of_each(score: Callable[[GroundingSample, Span, Tube], float]) -> Reward:
+def _of_each(score: Score) -> Reward:
     """A reward of all completions from that of one answer."""
 
     def reward(samples: Sequence[GroundingSample], texts: Sequence[str], tubes: Sequence[Tube]) -> list[float]:
@@ -62,27 +63,35 @@ def in_frames(sample: GroundingSample, span_sec: tuple[float, float]) -> Span:
 
 def _overlap(sample: GroundingSample, span: Span) -> tuple[int, int]:
     """Frames in both intervals and in either."""
-    true = _true_span(sample)
+    true = true_span(sample)
     both = max(0, min(span[1], true.end) - max(span[0], true.start))
     return both, (span[1] - span[0]) + len(true) - both
 
 
-def _true_span(sample: GroundingSample) -> FrameSpan:
+def true_span(sample: GroundingSample) -> FrameSpan:
+    """In frames of the video."""
     assert sample.span is not None
     return sample.span
 
 
-def _pairs(sample: GroundingSample, span: Span, tube: Tube) -> list[tuple[Box, list[float]]]:
-    """Predicted and true box, in [0, 1], at each frame of both intervals."""
-    true, boxes = _true_span(sample), sample.boxes_xyxy_px
+def true_boxes(sample: GroundingSample, frames: range) -> list[Box]:
+    """In [0, 1], at frames of the true interval."""
+    start, boxes = true_span(sample).start, sample.boxes_xyxy_px
     assert boxes is not None
     size = (sample.width, sample.height) * 2
-    pairs = []
-    for frame in range(max(span[0], true.start), min(span[1], true.end)):
-        box = boxes[frame - true.start]
+    found: list[Box] = []
+    for frame in frames:
+        box = boxes[frame - start]
         assert box is not None
-        pairs.append((tube[frame], [value / side for value, side in zip(box, size, strict=True)]))
-    return pairs
+        found.append([value / side for value, side in zip(box, size, strict=True)])
+    return found
+
+
+def _pairs(sample: GroundingSample, span: Span, tube: Tube) -> list[tuple[Box, Box]]:
+    """Predicted and true box, in [0, 1], at each frame of both intervals."""
+    true = true_span(sample)
+    shared = range(max(span[0], true.start), min(span[1], true.end))
+    return [(tube[frame], box) for frame, box in zip(shared, true_boxes(sample, shared), strict=True)]
 
 
 def _temporal(sample: GroundingSample, span: Span, tube: Tube) -> float:
@@ -105,13 +114,8 @@ def _gated(sample: GroundingSample, span: Span, tube: Tube) -> float:
     return tiou + tiou**2 * (sum(values) / len(values) if values else 0.0)
 
 
-PUBLISHED: dict[str, Reward] = {
-    "format": _format,
-    "temporal": _of_each(_temporal),
-    "viou": _of_each(_viou),
-    "spatial": _of_each(_spatial),
-    "gated": _of_each(_gated),
-}
+SCORES: dict[str, Score] = {"temporal": _temporal, "viou": _viou, "spatial": _spatial, "gated": _gated}
+PUBLISHED: dict[str, Reward] = {"format": _format} | {name: _of_each(score) for name, score in SCORES.items()}
 
 
 def one_pass_loop(

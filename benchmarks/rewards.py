@@ -3,33 +3,42 @@
 python -m benchmarks.rewards --json
 python -m benchmarks.rewards --rollouts 4096 --frames 64 --repeats 5
 
-Every tube has `frames` annotated frames and a predicted box at each; answers are off by up to a second at either end, and one in
-sixteen is none. Both sides start from the same texts, boxes and samples and give the same rewards: `format`, `temporal`,
-`viou`, `spatial`, `gated`.
+Two batches (benchmarks/reward_batches.py), of which both sides give the same rewards, or it is an error:
 
-`ratio`: median seconds of the published form (a function for each reward that parses every text again) / ours, parsing counted on both
-sides. `ratio_one_pass`: of a loop that parses once and walks over the frames once for all rewards. `ratio_scoring`: that loop and
-ours without parsing. `seconds` of each part; `max_abs_diff` of the rewards, of both loops.
+    spans    intervals, with a decoder's boxes beside them as numbers: format, temporal, viou, spatial, gated
+    written  tubes with a box in the text for each frame and each of two sequences, and letters: all nine terms
+
+The headline `ratio` is that of `written`, `max_abs_diff` the largest of both. For each of them `ratio`: median seconds of the published form (a function for each reward that parses every text again) / ours,
+parsing counted on both sides. `ratio_one_pass`: of a loop that parses once and walks over the frames once for all rewards.
+`ratio_scoring`: that loop and ours without parsing. `seconds` of each part; `published_parsing` is measured by itself, and is a part of
+`published_loop`. `max_abs_diff` of each reward, of both loops.
 """
 
 import argparse
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.reward_loops import PUBLISHED, one_pass_loop, parse, published_loop
+from benchmarks import reward_loops, written_reward_loops
+from benchmarks.reward_batches import draw_spans, draw_written
 from benchmarks.turns import median_seconds, show
 from configs.rewards import RewardConfig
 from data.answers import Answer, ParseFailure, parse_answer
+from data.ragged_boxes import FAR
 from data.tubes import tube_batch
-from data.types import FrameSpan, GroundingSample
+from data.types import GroundingSample
+from data.written_answers import AnswerStyle, ReadAnswers, read_answers, written_beside_truth
 from rewards.composer import RewardComposer
 
-FPS, SIZE_PX, GROUP = 8.0, 100, 8
+STYLE = AnswerStyle(answer_format="tube", tube_unit="frames")
+ALL_TERMS = RewardConfig.model_validate(
+    {"preset": "stvg_o1", "weights": {"viou": 1.0, "spatial": 1.0, "gated": 1.0}, "tasks": {"qa": {"choice": 1.0}}}
+)
+LARGEST_DIFFERENCE = 1e-6
 
 
 def main() -> None:
@@ -45,82 +54,131 @@ def main() -> None:
 
 
 def measure(rollouts: int, frames: int, repeats: int) -> dict[str, Any]:
-    """The parts in turn; all give the same rewards."""
-    samples, texts, boxes_BT4, frame_idx_BT = draw(rollouts, frames)
-    composer, valid_BT = RewardComposer(RewardConfig()), torch.ones(rollouts, frames, dtype=torch.bool)
-    rows = zip(frame_idx_BT.tolist(), boxes_BT4.tolist(), strict=True)
-    tubes = [dict(zip(*row, strict=True)) for row in rows]
-    answers, spans_sec = parse_all(samples, texts), [parse(text) for text in texts]
-
-    def ours() -> Tensor:
-        breakdown = composer(tube_batch(samples, answers, boxes_BT4, frame_idx_BT, valid_BT))
-        return breakdown.terms_BK[:, [breakdown.names.index(name) for name in PUBLISHED]]
-
-    # A collection that walks through a million numbers of the inputs would be charged to whoever is running then.
-    gc.collect()
-    gc.freeze()
-    parts: dict[str, Callable[[], Any]] = {
-        "ours_parsing": lambda: parse_all(samples, texts),
-        "ours_scoring": ours,
-        "published_loop": lambda: published_loop(samples, texts, tubes),
-        "one_pass_parsing": lambda: [parse(text) for text in texts],
-        "one_pass_scoring": lambda: one_pass_loop(samples, spans_sec, tubes),
-    }
-    seconds = median_seconds(parts, repeats)
-    mine, one_pass = (seconds[f"{side}_parsing"] + seconds[f"{side}_scoring"] for side in ("ours", "one_pass"))
-    loop_KB = torch.tensor(list(published_loop(samples, texts, tubes).values()))
-    loop_BK = torch.tensor(one_pass_loop(samples, spans_sec, tubes))
-    differences = [float((ours() - loop).abs().max()) for loop in (loop_KB.T, loop_BK)]
-    gc.unfreeze()
+    """Both batches. Raises ValueError where two sides disagree on a reward."""
+    spans, written = (part(rollouts, frames, repeats) for part in (measure_spans, measure_written))
     return {
         "benchmark": "rewards",
         "rollouts": rollouts,
         "frames": frames,
-        "ratio": round(seconds["published_loop"] / mine, 2),
-        "ratio_one_pass": round(one_pass / mine, 2),
-        "ratio_scoring": round(seconds["one_pass_scoring"] / seconds["ours_scoring"], 2),
-        "max_abs_diff": max(differences),
-        "seconds": {name: round(value, 5) for name, value in seconds.items()},
+        "repeats": repeats,
+        "ratio": written["ratio"],
+        "max_abs_diff": max([*spans["max_abs_diff"].values(), *written["max_abs_diff"].values()]),
+        "spans": spans,
+        "written": written,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-    }  # fmt: skip
+    }
 
 
-def parse_all(samples: Sequence[GroundingSample], texts: Sequence[str]) -> list[Answer | ParseFailure]:
+def measure_spans(rollouts: int, frames: int, repeats: int) -> dict[str, Any]:
+    """Intervals, with a decoder's boxes beside them."""
+    drawn = draw_spans(rollouts, frames)
+    samples, texts, composer = drawn.samples, drawn.texts, RewardComposer(RewardConfig())
+    valid_BT = torch.ones(rollouts, frames, dtype=torch.bool)
+    rows = zip(drawn.frame_idx_BT.tolist(), drawn.boxes_BT4.tolist(), strict=True)
+    tubes = [dict(zip(*row, strict=True)) for row in rows]
+    answers, spans_sec = parse_spans(samples, texts), [reward_loops.parse(text) for text in texts]
+
+    def ours() -> dict[str, Tensor]:
+        got = composer(tube_batch(samples, answers, drawn.boxes_BT4, drawn.frame_idx_BT, valid_BT))
+        return dict(zip(got.names, got.terms_BK.unbind(dim=1), strict=True))
+
+    return side_by_side(
+        {
+            "ours_parsing": lambda: parse_spans(samples, texts),
+            "ours_scoring": ours,
+            "published_parsing": lambda: parse_again(
+                reward_loops.parse, zip(texts, strict=True), times=len(reward_loops.PUBLISHED)
+            ),
+            "published_loop": lambda: reward_loops.published_loop(samples, texts, tubes),
+            "one_pass_parsing": lambda: [reward_loops.parse(text) for text in texts],
+            "one_pass_scoring": lambda: reward_loops.one_pass_loop(samples, spans_sec, tubes),
+        },
+        repeats,
+    )
+
+
+def measure_written(rollouts: int, frames: int, repeats: int) -> dict[str, Any]:
+    """Boxes in the text, and letters."""
+    drawn, loops = draw_written(rollouts, frames), written_reward_loops
+    samples, texts, frame_idx, composer = drawn.samples, drawn.texts, drawn.frame_idx, RewardComposer(ALL_TERMS)
+    read, parsed = read_answers(samples, frame_idx, texts, STYLE), loops.parse_all(samples, texts)
+
+    def ours() -> dict[str, Tensor]:
+        return score_written(composer, samples, frame_idx, read)
+
+    return side_by_side(
+        {
+            "ours_parsing": lambda: read_answers(samples, frame_idx, texts, STYLE),
+            "ours_scoring": ours,
+            "published_parsing": lambda: parse_again(
+                loops.parse, zip(samples, texts, strict=True), times=len(loops.PUBLISHED)
+            ),
+            "published_loop": lambda: loops.published_loop(samples, texts),
+            "one_pass_parsing": lambda: loops.parse_all(samples, texts),
+            "one_pass_scoring": lambda: loops.one_pass_loop(samples, parsed),
+        },
+        repeats,
+    )
+
+
+def parse_spans(samples: Sequence[GroundingSample], texts: Sequence[str]) -> list[Answer | ParseFailure]:
     """Our parser, once for each text."""
     return [parse_answer(sample, text) for sample, text in zip(samples, texts, strict=True)]
 
 
-def draw(rollouts: int, frames: int) -> tuple[list[GroundingSample], list[str], Tensor, Tensor]:
-    """Groups about one moving box each, in clips half as long again; predicted boxes [B, T, 4] near it, at its frames [B, T]."""
-    rng = np.random.default_rng(0)
-    samples: list[GroundingSample] = []
-    for number in range(-(-rollouts // GROUP)):
-        samples += [_sample(str(number), frames, rng)] * GROUP
-    samples = samples[:rollouts]
-    texts = [_text(number, sample, rng) for number, sample in enumerate(samples)]
-    frame_idx_BT = torch.tensor([list(range(s.span.start, s.span.end)) for s in samples if s.span is not None])
-    boxes_px_BT4 = torch.tensor([sample.boxes_xyxy_px for sample in samples])
-    noise = torch.rand(boxes_px_BT4.shape, generator=torch.Generator().manual_seed(0)) * 10 - 5
-    return samples, texts, ((boxes_px_BT4 + noise) / SIZE_PX).clamp(0, 1), frame_idx_BT
+def parse_again(parse: Callable[..., Any], rows: Iterable[tuple[Any, ...]], *, times: int) -> None:
+    """What the published form parses: each text for each reward, of which nothing is kept."""
+    for row in rows:
+        for _ in range(times):
+            parse(*row)
 
 
-def _sample(sample_id: str, frames: int, rng: np.random.Generator) -> GroundingSample:
-    clip = frames + frames // 2
-    start = int(rng.integers(0, clip - frames + 1))
-    x, y, w, h = (float(value) for value in rng.uniform(10, 40, size=4))
-    shift = 10 / frames
-    return GroundingSample(
-        sample_id=sample_id, task="stvg", query="the red circle", video_path="a.mp4", fps=FPS, width=SIZE_PX, height=SIZE_PX,
-        clip=FrameSpan(0, clip), span=FrameSpan(start, start + frames),
-        boxes_xyxy_px=tuple((x + shift * t, y, x + shift * t + w, y + h) for t in range(frames)),
-    )  # fmt: skip
+def score_written(
+    composer: RewardComposer, samples: Sequence[GroundingSample], frame_idx: Sequence[np.ndarray], read: ReadAnswers
+) -> dict[str, Tensor]:
+    """Every term of answers with their boxes in the text, [B], as a step of GRPO computes them."""
+    assert read.boxes is not None
+    boxes_BT4 = read.boxes.pad(torch.from_numpy(read.boxes.boxes_N4).float())
+    frame_idx_BT = read.boxes.pad(torch.from_numpy(read.boxes.frame_N), fill=FAR)
+    valid_BT = read.boxes.pad(torch.ones(len(read.boxes.row_N), dtype=torch.bool))
+    written = written_beside_truth(read, samples, frame_idx, STYLE)
+    got = composer(tube_batch(samples, read.answers, boxes_BT4, frame_idx_BT, valid_BT, written=written))
+    return dict(zip(got.names, got.terms_BK.unbind(dim=1), strict=True))
 
 
-def _text(number: int, sample: GroundingSample, rng: np.random.Generator) -> str:
-    start, end = np.array(sample.span_sec) + rng.uniform(-1, 1, size=2)
-    start = max(start, 0.0)
-    return "I do not know." if number % 16 == 0 else f"<time> {start:.2f} - {max(end, start + 0.3):.2f} </time>"
+def side_by_side(parts: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    """The parts in turn, and how far the rewards of the three that score lie apart."""
+    published: dict[str, list[float]] = parts["published_loop"]()
+    one_pass = dict(zip(published, zip(*parts["one_pass_scoring"](), strict=True), strict=True))
+    differences = largest_differences(parts["ours_scoring"](), (published, one_pass))
+    # A collection that walks through a million numbers of the inputs would be charged to whoever is running then.
+    gc.collect()
+    gc.freeze()
+    seconds = median_seconds(parts, repeats)
+    gc.unfreeze()
+    ours, once = (seconds[f"{side}_parsing"] + seconds[f"{side}_scoring"] for side in ("ours", "one_pass"))
+    return {
+        "terms": list(published),
+        "ratio": round(seconds["published_loop"] / ours, 2),
+        "ratio_one_pass": round(once / ours, 2),
+        "ratio_scoring": round(seconds["one_pass_scoring"] / seconds["ours_scoring"], 2),
+        "max_abs_diff": differences,
+        "seconds": {name: round(value, 5) for name, value in seconds.items()},
+    }
+
+
+def largest_differences(
+    ours: Mapping[str, Tensor], others: Sequence[Mapping[str, Sequence[float]]]
+) -> dict[str, float]:
+    """Of each reward, over answers and sides. Raises ValueError above LARGEST_DIFFERENCE: such sides cannot be compared."""
+    differences = {
+        name: float((ours[name] - torch.tensor([other[name] for other in others], dtype=torch.float64)).abs().max())
+        for name in others[0]
+    }
+    if apart := {name: value for name, value in differences.items() if not value <= LARGEST_DIFFERENCE}:
+        raise ValueError(f"expected the same rewards of all sides to {LARGEST_DIFFERENCE}, got differences {apart}")
+    return differences
 
 
 if __name__ == "__main__":
