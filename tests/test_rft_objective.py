@@ -18,8 +18,9 @@ COUNTS = StepCounts(num_completions=2, num_tokens=4, num_tokens_mean=5.0, max_co
 
 def objective(**changes: Any) -> ObjectiveConfig:
     """Clip at 0.2 / 0.28; cispo's weights at 5."""
-    largest = {"epsilon_high": 5.0} if changes.get("loss_type") == "cispo" else {}
-    return ObjectiveConfig(**{"decoder_update": "frozen"} | largest | changes)
+    limit = {"epsilon_high": 5.0} if changes.get("loss_type") == "cispo" else {}
+    fields: dict[str, Any] = {"decoder_update": "frozen", **limit, **changes}
+    return ObjectiveConfig(**fields)
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,16 @@ def test_a_step_of_truncated_completions_alone_has_no_gradient(loss_type: str) -
         num_generations=2, scale_of_task=lambda task: 0.5, truncated=[True, True],
     )  # fmt: skip
     assert float(loss.detach()) == 0 and not torch.autograd.grad(loss, logps_BL)[0].any()
+
+
+def test_boxes_are_weighed_as_importance_sampling_says() -> None:
+    """Trainer / vLLM is 2, 1, 1/2 and 1 with a limit of 1.5: dL/dR = -w / (N s), with N = 4 and s = 0.5."""
+    logps_BL = torch.tensor([[math.log(2)], [0.0], [-math.log(2)], [0.0]]) - 1
+    rewards_B = REWARDS.clone().requires_grad_()
+    objective = ObjectiveConfig(importance_sampling="token_mask", importance_sampling_max=1.5)
+    loss, _ = given_loss(
+        logps_BL, torch.full((4, 1), -1.0), torch.ones(4, 1, dtype=torch.bool), rewards_B, COUNTS, objective,
+        num_generations=2, scale_of_task=lambda task: 0.5,
+    )  # fmt: skip
+    (gradient_B,) = torch.autograd.grad(loss, rewards_B)
+    torch.testing.assert_close(gradient_B, -torch.tensor([0.0, 1.0, 0.5, 1.0]) / (4 * 0.5))
