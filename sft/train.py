@@ -32,7 +32,7 @@ from data.types import GroundingSample
 from data.video import VideoDecodeError
 from model.attention import check_attention
 from model.grounders import GrounderError, check_grounder
-from sft.errors import TooManyUnreadableError
+from sft.errors import NonFiniteLoss, TooManyUnreadableError
 from sft.zero import read_zero
 
 logger = logging.getLogger("sft.train")
@@ -47,7 +47,9 @@ def main() -> None:
     config = config_from_command_line(SFTConfig, __doc__, without_local_rank(sys.argv[1:]))
     quiet_environment()
     setup_logging()
-    with explained(AnnotationError, CheckpointError, GrounderError, TooManyUnreadableError, VideoDecodeError):
+    with explained(
+        AnnotationError, CheckpointError, GrounderError, NonFiniteLoss, TooManyUnreadableError, VideoDecodeError
+    ):
         train(config)
 
 

@@ -8,6 +8,7 @@ A loss is a mean over what the whole step holds (its answers' tokens, its boxes)
 of all micro-batches and ranks before the first forward, so that however a step is cut, its loss and gradient are the same.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from configs.run import Run
 from data.dataset import model_inputs
 from model.build import make_optimizer, save_checkpoint
 from model.criterion import supervised_loss, target_counts
+from sft.errors import NonFiniteLoss
 from sft.unreadable import UnreadableRows
 
 
@@ -55,6 +57,15 @@ class MetricsCallback(TrainerCallback):
         """Keep counts of a step, of all ranks together; what is logged is their sum."""
         for name, value in counts.items():
             self._counts[name] += value
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raise NonFiniteLoss, on all ranks alike, with the terms that are not finite: AdamW would carry one NaN into all weights,
+        and transformers leaves it out of what is logged."""
+        sums = summed_over_ranks({name: torch.stack(values).sum() for name, values in sorted(self._terms.items())})
+        if bad := [f"loss/{name}={float(value)}" for name, value in sums.items() if not torch.isfinite(value)]:
+            raise NonFiniteLoss(f"step {state.global_step}: expected finite losses, got {', '.join(bad)}")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The last step is logged whatever log_every is: what follows it is not trained on again after a kill."""
@@ -87,6 +98,10 @@ class MetricsCallback(TrainerCallback):
     ) -> None:
         """Write the validation loss."""
         self.validation_loss = (state.global_step, float(metrics["eval_loss"]))
+        if not math.isfinite(self.validation_loss[1]):
+            raise NonFiniteLoss(
+                f"step {state.global_step}: expected a finite validation loss, got {metrics['eval_loss']}"
+            )
         if self.run is not None:
             self.run.log({"validation/loss": self.validation_loss[1]}, step=state.global_step)
 
