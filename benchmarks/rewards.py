@@ -8,10 +8,11 @@ Two batches (benchmarks/reward_batches.py), of which both sides give the same re
     spans    intervals, with a decoder's boxes beside them as numbers: format, temporal, viou, spatial, gated
     written  tubes with a box in the text for each frame and each of two sequences, and letters: all nine terms
 
-The headline `ratio` is that of `written`, `max_abs_diff` the largest of both. For each of them `ratio`: median seconds of the published form (a function for each reward that parses every text again) / ours,
-parsing counted on both sides. `ratio_one_pass`: of a loop that parses once and walks over the frames once for all rewards.
-`ratio_scoring`: that loop and ours without parsing. `seconds` of each part; `published_parsing` is measured by itself, and is a part of
-`published_loop`. `max_abs_diff` of each reward, of both loops.
+The headline `ratio` is that of `written`, `max_abs_diff` the largest of both. For each of them `ratio`: median seconds of the
+published form (a function for each reward that parses every text again) / ours, parsing counted on both sides. `ratio_one_pass`: of
+a loop that parses once and walks over the frames once for all rewards. `ratio_scoring`: that loop and ours without parsing.
+`seconds` of each part; `published_parsing` is measured by itself, and is a part of `published_loop`. `max_abs_diff` of each reward,
+of both loops.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from benchmarks.reward_batches import draw_spans, draw_written
 from benchmarks.turns import median_seconds, show
 from configs.rewards import RewardConfig
 from data.answers import Answer, ParseFailure, parse_answer
-from data.ragged_boxes import FAR
 from data.tubes import tube_batch
 from data.types import GroundingSample
 from data.written_answers import AnswerStyle, ReadAnswers, read_answers, written_beside_truth
@@ -139,11 +139,8 @@ def score_written(
 ) -> dict[str, Tensor]:
     """Every term of answers with their boxes in the text, [B], as a step of GRPO computes them."""
     assert read.boxes is not None
-    boxes_BT4 = read.boxes.pad(torch.from_numpy(read.boxes.boxes_N4).float())
-    frame_idx_BT = read.boxes.pad(torch.from_numpy(read.boxes.frame_N), fill=FAR)
-    valid_BT = read.boxes.pad(torch.ones(len(read.boxes.row_N), dtype=torch.bool))
     written = written_beside_truth(read, samples, frame_idx, STYLE)
-    got = composer(tube_batch(samples, read.answers, boxes_BT4, frame_idx_BT, valid_BT, written=written))
+    got = composer(tube_batch(samples, read.answers, *read.boxes.padded(), written=written))
     return dict(zip(got.names, got.terms_BK.unbind(dim=1), strict=True))
 
 

@@ -120,7 +120,8 @@ def _got_anywhere(folder: Path) -> bool:
     return bool(read_metrics(folder / "metrics.jsonl")) or any(folder.glob("checkpoint*/*"))
 
 
-MAY_CHANGE = {"run.wandb", "run.wandb_project", "run.out"}
+MAY_CHANGE = {"run.wandb", "run.wandb_project", "run.out", "rollout.max_logprob_mismatch"}
+"""Keys that change no number of a run."""
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

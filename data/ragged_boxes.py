@@ -43,6 +43,14 @@ class RaggedBoxes:
         padded[torch.from_numpy(self.row_N), torch.from_numpy(column_N)] = values_N
         return padded
 
+    def padded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes [B, T, 4] float32, their frames [B, T] (FAR where a row is padded), and which of them are there [B, T] bool."""
+        return (
+            self.pad(torch.from_numpy(self.boxes_N4).float()),
+            self.pad(torch.from_numpy(self.frame_N), fill=FAR),
+            self.pad(torch.ones(len(self.row_N), dtype=torch.bool)),
+        )
+
 
 def ragged_boxes(rows: Sequence[Mapping[int, BoxPx]]) -> RaggedBoxes:
     """From one `{frame: box}` for each sample, its frames in any order."""

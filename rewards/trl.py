@@ -19,7 +19,7 @@ from torch import Tensor
 from configs.base import ConfigError
 from configs.rewards import PRESETS, WRITTEN_TERMS, RewardConfig
 from data.parquet import SCHEMA, from_table
-from data.ragged_boxes import FAR, RaggedBoxes
+from data.ragged_boxes import RaggedBoxes
 from data.tubes import TubeBatch, tube_batch
 from data.types import GroundingSample
 from data.written_answers import AnswerStyle, read_answers, written_beside_truth
@@ -107,11 +107,4 @@ def tubes_of_texts(samples: Sequence[GroundingSample], texts: Sequence[str], sty
     read = read_answers(samples, shown, texts, style)
     nothing_N = np.empty(0, dtype=np.int64)
     boxes = read.boxes or RaggedBoxes(nothing_N, nothing_N, np.empty((0, 4)), len(samples))
-    return tube_batch(
-        samples,
-        read.answers,
-        boxes.pad(torch.from_numpy(boxes.boxes_N4).float()),
-        boxes.pad(torch.from_numpy(boxes.frame_N), fill=FAR),
-        boxes.pad(torch.ones(len(boxes.row_N), dtype=torch.bool)),
-        written=written_beside_truth(read, samples, shown, style),
-    )
+    return tube_batch(samples, read.answers, *boxes.padded(), written=written_beside_truth(read, samples, shown, style))

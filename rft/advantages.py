@@ -12,7 +12,7 @@ Shapes: P prompts, G completions of each, K reward terms, N completions of all r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def this_rank(values: Tensor) -> Tensor:
 def advantage_scale(
     rewards_PG: Tensor,
     tasks_P: Sequence[str],
-    mode: str,
+    mode: Literal["running", "group", "batch", "none"],
     scale_of_task: Callable[[str], float],
     all_ranks: Callable[[Tensor], Tensor] = this_rank,
 ) -> Tensor:
@@ -67,8 +67,6 @@ def advantage_scale(
             return batch_std(all_ranks(rewards_PG.flatten()))
         case "none":
             return rewards_PG.new_ones(1, 1)
-        case _:
-            raise ValueError(f"scale_rewards: expected running, group, batch or none, got {mode}")
 
 
 def has_signal(paid_PGK: Tensor, names: Sequence[str], outcome: Sequence[str]) -> Tensor:
@@ -76,10 +74,12 @@ def has_signal(paid_PGK: Tensor, names: Sequence[str], outcome: Sequence[str]) -
 
     paid_PGK: after clips, gates and the weights of the group's task (RewardBreakdown.paid_BK): what a clip cuts off, and what
     another task alone pays for, makes no advantage. DAPO (2503.14476, section 3.2) looks at the accuracy alone: a group whose
-    answers are all as good, and differ in form only, teaches nothing about the task.
+    answers are all as good, and differ in form only, teaches nothing about the task. A NaN is a signal: it is for the step to end
+    with it, not for another group to take its place.
     """
     values_PGK = paid_PGK[..., [names.index(name) for name in outcome]]
-    return ((values_PGK.amax(dim=1) - values_PGK.amin(dim=1)) > SAME_REWARD).any(dim=1)
+    spread_PK = values_PGK.amax(dim=1) - values_PGK.amin(dim=1)
+    return ~(spread_PK <= SAME_REWARD).all(dim=1)
 
 
 class RunningStd:

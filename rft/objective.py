@@ -42,19 +42,19 @@ class StepCounts:
     weighed by their rows."""
 
 
-def _truncated(weights: Tensor, largest: float) -> Tensor:
+def _cut_off(weights: Tensor, largest: float) -> Tensor:
     return weights.clamp(max=largest)
 
 
-def _masked(weights: Tensor, largest: float) -> Tensor:
+def _zeroed(weights: Tensor, largest: float) -> Tensor:
     return weights.masked_fill(weights > largest, 0.0)
 
 
 CORRECTIONS: dict[str, tuple[str, Callable[[Tensor, float], Tensor]]] = {
-    "token_truncate": ("token", _truncated),
-    "token_mask": ("token", _masked),
-    "sequence_truncate": ("sequence", _truncated),
-    "sequence_mask": ("sequence", _masked),
+    "token_truncate": ("token", _cut_off),
+    "token_mask": ("token", _zeroed),
+    "sequence_truncate": ("sequence", _cut_off),
+    "sequence_mask": ("sequence", _zeroed),
 }
 """What a mode of `importance_sampling` weighs, and what becomes of a weight beyond the largest."""
 

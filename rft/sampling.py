@@ -19,7 +19,7 @@ from rft.rollout import EngineClient
 from rft.setup import Learner, sampling_args
 
 
-def times_before(rows_N: np.ndarray) -> np.ndarray:
+def occurrences_before(rows_N: np.ndarray) -> np.ndarray:
     """How often each value is there before: 0, 0, 1, 2 for 7, 3, 7, 7."""
     return np.array([np.count_nonzero(rows_N[:place] == row) for place, row in enumerate(rows_N)])
 
@@ -43,7 +43,7 @@ class StepPrompts:
 
     def times_before(self, step: int) -> list[int]:
         """How often each of them is in the step before, on this rank or one before it: an epoch may end within a step."""
-        return times_before(self.rows[step].flatten()).reshape(self.world, -1)[self.rank].tolist()
+        return occurrences_before(self.rows[step].flatten()).reshape(self.world, -1)[self.rank].tolist()
 
     def further(self, step: int) -> Iterator[GroundingSample]:
         """Those that it may draw beside them, none of which any rank has."""

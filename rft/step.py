@@ -165,10 +165,8 @@ def answered_tubes(batch: RolloutBatch, output: GroundingOutput) -> TubeBatch:
 
 
 def _written(batch: RolloutBatch, boxes: RaggedBoxes, device: torch.device) -> TubeBatch:
-    valid_BT = boxes.pad(torch.ones(len(boxes.row_N), dtype=torch.bool)).to(device)
-    frame_idx_BT = boxes.pad(torch.from_numpy(boxes.frame_N), fill=FAR).to(device)
-    boxes_BT4 = boxes.pad(torch.from_numpy(boxes.boxes_N4).float()).to(device)
-    return tube_batch(batch.samples, batch.answers, boxes_BT4, frame_idx_BT, valid_BT, written=batch.written)
+    padded = (tensor.to(device) for tensor in boxes.padded())
+    return tube_batch(batch.samples, batch.answers, *padded, written=batch.written)
 
 
 def rollout_loss(
@@ -203,7 +201,7 @@ def rollout_loss(
     if objective.decoder_update != "frozen":
         boxes = _decoder_loss(batch, output, rewards, scale_of_task, counts, config)
         loss, metrics[f"loss/{objective.decoder_update}"] = loss + boxes, float(boxes.detach())
-    if ref_logps_BL is not None:
+    if ref_logps_BL is not None and bool(mask_BL.any()):
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
     return loss, metrics | policy_metrics(output.logps_BL, old_BL, output.entropies_BL, mask_BL)

@@ -42,14 +42,14 @@ class GRPOTrainer:
         self.config, self.engine, self.run, self.store = config, engine, run, store
         learner = self.learner = build_learner(config, resumed=resumed)
         self.rewards = RewardComposer(config.rewards)
-        std = config.objective
-        self.running_std = RunningStd(initial=std.std_initial, decay=std.std_decay, floor=std.std_floor)
+        given = config.objective
+        self.running_std = RunningStd(initial=given.std_initial, decay=given.std_decay, floor=given.std_floor)
         self.first_step = 0 if resumed is None else load_state(self.learner, resumed, self.running_std)
         self.seconds = PhaseSeconds()
         if config.split_forward_time:
             split_forward(self.learner.unwrapped, self.seconds)
         self.sampler = Sampler(config, self.learner, engine, self.rewards, self.seconds)
-        has_kl = config.objective.beta > 0
+        has_kl = given.beta > 0
         self.reference = ReferencePolicy(config, learner.unwrapped, learner.accelerator) if has_kl else None
 
     def train(self) -> None:

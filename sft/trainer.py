@@ -44,14 +44,15 @@ class MetricsCallback(TrainerCallback):
         self.run = run
         self.validation_loss: tuple[int, float] | None = None
         """Step and value of the last validation."""
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._terms: dict[str, Tensor] = {}
+        """Sums since the last log."""
         self._counts: dict[str, int] = defaultdict(int)
         self._steps = 0
 
     def record(self, terms: dict[str, Tensor]) -> None:
         """Keep a micro-batch's part of a step's terms."""
         for name, value in terms.items():
-            self._terms[name].append(value.detach())
+            self._terms[name] = self._terms.get(name, 0.0) + value.detach()
 
     def count(self, counts: dict[str, int]) -> None:
         """Keep counts of a step, of all ranks together; what is logged is their sum."""
@@ -62,9 +63,10 @@ class MetricsCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raise NonFiniteLoss, on all ranks alike, with the terms that are not finite: AdamW would carry one NaN into all weights,
-        and transformers leaves it out of what is logged."""
-        sums = summed_over_ranks({name: torch.stack(values).sum() for name, values in sorted(self._terms.items())})
-        if bad := [f"loss/{name}={float(value)}" for name, value in sums.items() if not torch.isfinite(value)]:
+        and transformers leaves it out of what is logged. DeepSpeed has updated by now; nothing is saved all the same."""
+        sums = summed_over_ranks(dict(sorted(self._terms.items())))
+        if not torch.stack(list(sums.values())).isfinite().all():
+            bad = [f"loss/{name}={float(value)}" for name, value in sums.items() if not value.isfinite()]
             raise NonFiniteLoss(f"step {state.global_step}: expected finite losses, got {', '.join(bad)}")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -74,7 +76,7 @@ class MetricsCallback(TrainerCallback):
 
     def _means(self) -> dict[str, float]:
         """Of the steps since the last time: a step's term is the sum of its parts, those of the other ranks too."""
-        sums = summed_over_ranks({name: torch.stack(values).sum() for name, values in sorted(self._terms.items())})
+        sums = summed_over_ranks(dict(sorted(self._terms.items())))
         return {name: float(value) / self._steps for name, value in sums.items()}
 
     def on_log(

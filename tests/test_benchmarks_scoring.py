@@ -38,7 +38,6 @@ def test_a_group_with_its_prompt_once(
     assert result["prompt_tokens"] >= 200
     assert result["llm_tokens"]["each"] - result["llm_tokens"]["once"] == 2 * result["prompt_tokens"]
     assert result["max_abs_diff"] <= 1e-5 and result["max_rel_grad"] <= 1e-5
-    assert min(result["ratio"], result["memory_ratio"], result["memory_ratio_of_the_group"]) > 0
 
 
 def test_a_step_against_trls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,4 +51,3 @@ def test_a_step_against_trls(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len(result["prompt_tokens"]) == 2 and result["completions"] == 2
     assert abs(result["loss"]) > 1e-3
     assert result["max_abs_diff"] <= 1e-6 and result["max_rel_grad"] <= 1e-4
-    assert result["ratio"] > 0

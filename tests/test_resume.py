@@ -16,6 +16,7 @@ from tiny import GROUNDED
 
 from configs.base import ConfigError, load_config
 from configs.checkpoints import CheckpointConfig, CheckpointStore, written_aside
+from configs.rft import RFTConfig
 from configs.run import Run, RunConfig, check_same_run, read_metrics
 from configs.sft import SFTConfig
 
@@ -172,6 +173,19 @@ def test_a_key_that_is_newer_than_the_folder_has_its_default(sft_run: Path, tmp_
     other = load_config(SFTConfig, sft_run / "config.yaml", ["optim.weight_decay=0.5"])
     with pytest.raises(ConfigError, match=r"optim.weight_decay: 0.01 -> 0.5"):
         check_same_run(other, str(out))
+
+
+def test_a_grpo_run_of_before_a_limit_changed_goes_on(rft_config: RFTConfig, tmp_path: Path) -> None:
+    """rollout.max_logprob_mismatch ends a run or does not, and changes no number of it."""
+    run = rft_config.run.model_copy(update={"out": str(tmp_path)})
+    rollout = rft_config.rollout.model_copy(update={"max_logprob_mismatch": 0.02})
+    earlier = rft_config.model_copy(update={"run": run, "rollout": rollout})
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    write_config(tmp_path, "config.yaml", earlier.model_dump(mode="json"))
+    check_same_run(rft_config.model_copy(update={"run": run}), str(tmp_path))
+    other = earlier.model_copy(update={"max_steps": earlier.max_steps + 1})
+    with pytest.raises(ConfigError, match="max_steps"):
+        check_same_run(other, str(tmp_path))
 
 
 def write(folder: Path, text: str = "x") -> Path:

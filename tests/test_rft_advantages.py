@@ -79,6 +79,11 @@ def test_signal_is_looked_for_in_outcome_terms(terms_GK: list, outcome: list[str
     assert has_signal(torch.tensor([terms_GK]), names, outcome).tolist() == [expected]
 
 
+def test_a_nan_is_a_signal() -> None:
+    """Or another group would be drawn in place of one whose reward is broken."""
+    assert has_signal(torch.tensor([[[0.5], [float("nan")]]]), ("viou",), ["viou"]).tolist() == [True]
+
+
 FAR_BOX = torch.tensor([0.8, 0.7, 1.0, 1.0])
 FULL_FRAME = torch.tensor([0.0, 0.0, 1.0, 1.0])
 
