@@ -13,6 +13,7 @@ nearest valid one; so is a value out of bounds.
 import difflib
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,10 +141,26 @@ def _explain(schema: type[Config], detail: dict[str, Any]) -> str:
         place = "" if key == "config" else f"{key.removesuffix('.[key]')}: "
         # A whole group of keys says less than the message does.
         return f"{place}{message}" + ("" if isinstance(given, dict | Config) else f" (got {given!r})")
-    known = _known_keys(schema, parts[:-1])
-    nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
-    hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])!r}?" if nearest else ""
-    return f"unknown key {key!r}{hint}"
+    return f"unknown key {key!r}{_hint(schema, location, _known_keys(schema, parts[:-1]))}"
+
+
+def _hint(schema: type[Config], location: list[str], known: list[str]) -> str:
+    """Keys of its name in other groups, or else one beside it that is nearly it, or else all that are beside it."""
+    *group, name = location
+    if elsewhere := [path for path in _key_paths(schema) if path.endswith(f".{name}")]:
+        return f"; did you mean {' or '.join(repr(path) for path in elsewhere[:3])}?"
+    if nearest := difflib.get_close_matches(name, known, n=1):
+        return f"; did you mean {'.'.join([*group, nearest[0]])!r}?"
+    return f"; expected one of {', '.join(known)}" if known else ""
+
+
+def _key_paths(schema: type[Config], prefix: str = "", above: tuple[type[Config], ...] = ()) -> Iterator[str]:
+    """Dotted keys of a config and of the configs in it; a config within itself once."""
+    for name in schema.model_fields:
+        yield f"{prefix}{name}"
+        for child in _config_types(schema, name):
+            if child not in (schema, *above):
+                yield from _key_paths(child, f"{prefix}{name}.", (schema, *above))
 
 
 def _known_keys(schema: type[Config], path: list[str]) -> list[str]:

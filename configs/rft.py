@@ -127,8 +127,8 @@ class ObjectiveConfig(Config):
     def _one_scale_for_both_terms(self) -> "ObjectiveConfig":
         if self.decoder_update == "pathwise" and (self.loss_type, self.scale_rewards) != ("sum", "running"):
             raise ValueError(
-                "decoder_update=pathwise needs loss_type=sum and scale_rewards=running: both terms of the gradient "
-                f"must share one scale; got loss_type={self.loss_type}, scale_rewards={self.scale_rewards}"
+                "decoder_update=pathwise needs loss_type=sum and scale_rewards=running, others go with supervised or frozen: both "
+                f"terms of the gradient must share one scale; got loss_type={self.loss_type}, scale_rewards={self.scale_rewards}"
             )
         if self.decoder_update == "pathwise" and self.zero_variance == "drop":
             raise ValueError(

@@ -1,6 +1,6 @@
 """Our rewards as TRL's GRPOTrainer calls them, for training that is not ours:
 
-    rows = Dataset.from_parquet("prepared/train.parquet").map(lambda row: {"prompt": ...})
+    rows = Dataset.from_parquet("prepared/data/train.parquet").map(lambda row: {"prompt": ...})
     GRPOTrainer(model, reward_funcs=[as_reward_func("format"), as_reward_func("temporal")], train_dataset=rows)
 
 TRL (1.16, `GRPOTrainer._calculate_rewards`) hands a function the texts of the completions and the columns of the data set,

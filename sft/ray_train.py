@@ -1,7 +1,7 @@
 """Supervised training whose ranks are started by Ray Train; what they do is in sft/train.py.
 
     python -m sft.ray_train --config configs/sft/bridge_2b.yaml ray.num_workers=8 ray.use_gpu=true
-    python -m sft.ray_train --config configs/sft/bridge_2b.yaml ray.address=auto ray.num_workers=16 ray.max_failures=3
+    python -m sft.ray_train --config configs/sft/bridge_2b.yaml ray.address=auto ray.num_workers=16 ray.use_gpu=true ray.max_failures=3
 
 One machine is a one-node cluster, started in this process; on a running cluster (`ray start` on every node) pass
 ray.address=auto, and a run.out on storage that every node sees. When a rank dies, all are started again, ray.max_failures

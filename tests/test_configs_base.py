@@ -112,6 +112,18 @@ def test_unknown_key_names_itself_and_the_nearest(sft_yaml: Path, override: str,
     assert str(sft_yaml) in message
 
 
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("seed=3", "did you mean 'run.seed'"),
+        ("sample_fps=2", "did you mean 'data.video.sample_fps'?"),
+        ("optim.kl_coef=2", "expected one of adam_beta2, grounder_learning_rate, learning_rate"),
+    ],
+)
+def test_a_key_in_the_wrong_group_names_the_right_one(sft_yaml: Path, override: str, hint: str) -> None:
+    assert hint in error_of(SFTConfig, sft_yaml, override)
+
+
 def test_unknown_key_inside_the_union(sft_yaml: Path) -> None:
     """Only keys of the tagged member are suggested: `seed` is one of the synthetic source, `tracks` of VidSTG."""
     message = error_of(SFTConfig, sft_yaml, "data.source.sede=1")
