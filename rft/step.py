@@ -198,9 +198,12 @@ def rollout_loss(
     loss = policy_loss(output.logps_BL, old_BL, advantages_B, trained_BL, counts, objective, ref_logps_BL)
     metrics = {"loss/policy": float(loss.detach()), "policy/scale": float(scale.double().mean())}
     metrics["reward/no_signal_groups"] = float((~signal_P).double().mean())
-    if objective.decoder_update != "frozen":
-        boxes = _decoder_loss(batch, output, rewards, scale_of_task, counts, config)
-        loss, metrics[f"loss/{objective.decoder_update}"] = loss + boxes, float(boxes.detach())
+    if objective.decoder_update == "pathwise":
+        boxes = _pathwise(batch, output, rewards, scale_of_task, counts, objective)
+        loss, metrics["loss/pathwise"] = loss + boxes, float(boxes.detach())
+    elif objective.decoder_update == "supervised":
+        boxes = _supervised(batch, output, counts, config)
+        loss, metrics["loss/supervised"] = loss + boxes, float(boxes.detach())
     if ref_logps_BL is not None and bool(mask_BL.any()):
         metrics["policy/kl"] = float(kl_k3(output.logps_BL, ref_logps_BL).detach()[mask_BL].mean())
     metrics |= reward_metrics(rewards, batch.num_generations)
@@ -219,20 +222,6 @@ def _trained(mask_BL: Tensor, batch: RolloutBatch, signal_P: Tensor, objective: 
     if objective.zero_variance != "keep":
         mask_BL = mask_BL & signal_P.repeat_interleave(batch.num_generations)[:, None]
     return mask_BL
-
-
-def _decoder_loss(
-    batch: RolloutBatch,
-    output: GroundingOutput,
-    rewards: RewardBreakdown,
-    scale_of_task: Callable[[str], float],
-    counts: StepCounts,
-    config: RFTConfig,
-) -> Tensor:
-    """What stands for the second term of the gradient, where the decoder is trained."""
-    if config.objective.decoder_update == "supervised":
-        return _supervised(batch, output, counts, config)
-    return _pathwise(batch, output, rewards, scale_of_task, counts, config.objective)
 
 
 def _supervised(batch: RolloutBatch, output: GroundingOutput, counts: StepCounts, config: RFTConfig) -> Tensor:
